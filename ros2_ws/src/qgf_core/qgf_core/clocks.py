@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clocks for the control loop: the steady clock of the machine, and a virtual one for tests and simulation."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a fixed-rate loop needs of time, in nanoseconds of a clock that never steps."""
+
+    def now(self) -> int:
+        """Present time [ns]."""
+
+    def sleep_until(self, deadline: int) -> None:
+        """Return at `deadline` [ns] or, if that is past, at once."""
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = [("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long)]
+
+
+class SteadyClock:
+    """CLOCK_MONOTONIC with absolute sleeps, so that the time spent awake never adds up to a drift.
+
+    Python has no `clock_nanosleep`; a relative sleep would start from whenever the thread got to run.
+    """
+
+    _TIMER_ABSTIME = 1
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+        self._nanosleep = library.clock_nanosleep
+        self._nanosleep.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Timespec), ctypes.c_void_p]
+
+    def now(self) -> int:
+        """Present time [ns]."""
+        return time.monotonic_ns()
+
+    def sleep_until(self, deadline: int) -> None:
+        """Sleep to the absolute `deadline` [ns]; a signal does not shorten it."""
+        request = _Timespec(deadline // 1_000_000_000, deadline % 1_000_000_000)
+        while True:
+            code = self._nanosleep(time.CLOCK_MONOTONIC, self._TIMER_ABSTIME, ctypes.byref(request), None)
+            if code == 0:
+                return
+            if code != 4:  # EINTR: try again to the same absolute deadline
+                raise OSError(code, os.strerror(code))
+
+
+class VirtualClock:
+    """A clock that moves only when told to, for exact assertions about timing."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._now = start
+
+    def now(self) -> int:
+        """Present time [ns]."""
+        return self._now
+
+    def advance(self, duration: int) -> None:
+        """Move on by `duration` [ns]. :raises ValueError: negative."""
+        if duration < 0:
+            raise ValueError(f"a steady clock never goes back: {duration} ns")
+        self._now += duration
+
+    def sleep_until(self, deadline: int) -> None:
+        """Jump to `deadline` [ns] if that is ahead."""
+        self._now = max(self._now, deadline)
+
+
+class Pacer:
+    """Absolute deadlines of a fixed-rate loop: a late cycle is counted and skipped, never bunched.
+
+    :param clock: steady or virtual clock.
+    :param period: [ns].
+    """
+
+    def __init__(self, clock: Clock, period: int) -> None:
+        if period <= 0:
+            raise ValueError(f"period must be positive: {period} ns")
+        self.clock, self.period = clock, period
+        self.deadline = clock.now()
+        self.skipped = 0
+
+    def wait(self) -> int:
+        """Sleep to the next deadline and return it [ns]. Deadlines that are already past are added to `skipped`."""
+        self.deadline += self.period
+        late = self.clock.now() - self.deadline
+        if late >= self.period:
+            missed = late // self.period
+            self.skipped += missed
+            self.deadline += missed * self.period
+        self.clock.sleep_until(self.deadline)
+        return self.deadline

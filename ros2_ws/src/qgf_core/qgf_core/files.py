@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from qgf_core.errors import QgfError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` by a temporary file in the same folder, fsync and rename: the old file or the new, never a mix.
+
+    :raises QgfError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise QgfError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder") from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
