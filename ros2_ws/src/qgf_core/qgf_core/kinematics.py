@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forward kinematics of an arm's tool point, by pinocchio, from URDF text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pinocchio
+from numpy.typing import NDArray
+
+from qgf_core.errors import RobotError
+from qgf_core.robot import ToolSpec
+
+
+class Kinematics:
+    """Where the tool is for given joint positions.
+
+    :param urdf_text: the URDF; meshes are not needed.
+    :param joint_names: joints in the order of the position vectors; all others are held at their neutral position.
+    :param tool: tool link and the point in it.
+    :raises RobotError: the URDF cannot be read, or lacks a joint or the link.
+    """
+
+    def __init__(self, urdf_text: str, joint_names: Sequence[str], tool: ToolSpec) -> None:
+        try:
+            full = pinocchio.buildModelFromXML(urdf_text)
+        except (ValueError, RuntimeError) as error:
+            raise RobotError("URDF", "", f"pinocchio cannot read it ({error})", "mend the URDF") from error
+        for name in joint_names:
+            if not full.existJointName(name):
+                raise RobotError("URDF", name, "there is no such joint", "use the URDF that the robot was described with")
+        if not full.existFrame(tool.link):
+            raise RobotError("URDF", tool.link, "there is no such link", "use the URDF that the robot was described with")
+        locked = [i for i, name in enumerate(full.names) if i > 0 and name not in joint_names]
+        self._model = pinocchio.buildReducedModel(full, locked, pinocchio.neutral(full))
+        self._data = self._model.createData()
+        self._frame = self._model.getFrameId(tool.link)
+        self._offset = np.asarray(tool.offset, dtype=np.float64)
+        self.joint_names = tuple(joint_names)
+        joints = [self._model.joints[self._model.getJointId(name)] for name in joint_names]
+        # A continuous joint is a point on the unit circle (cos, sin) in pinocchio, hence two numbers of q for one angle.
+        self._continuous = np.array([joint.nq == 2 for joint in joints])
+        self._q_index = np.array([joint.idx_q for joint in joints])
+        self._v_index = np.array([joint.idx_v for joint in joints])
+        self._q = pinocchio.neutral(self._model)
+
+    def _configuration(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        if position.shape != self._q_index.shape:
+            raise ValueError(f"joint position has shape {position.shape}, expected {self._q_index.shape}")
+        if self._continuous.any():
+            index = self._q_index[self._continuous]
+            self._q[index] = np.cos(position[self._continuous])
+            self._q[index + 1] = np.sin(position[self._continuous])
+            self._q[self._q_index[~self._continuous]] = position[~self._continuous]
+        else:
+            self._q[self._q_index] = position
+        return self._q
+
+    def tool_position(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Tool point (3,) [m] in the base frame for joint positions (n,) [rad]."""
+        pinocchio.forwardKinematics(self._model, self._data, self._configuration(position))
+        placement = pinocchio.updateFramePlacement(self._model, self._data, self._frame)
+        return np.asarray(placement.rotation @ self._offset + placement.translation)
+
+    def tool_jacobian(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        """d tool_position / d joint_position (3, n) [m/rad]."""
+        q = self._configuration(position)
+        jacobian = pinocchio.computeFrameJacobian(self._model, self._data, q, self._frame,
+                                                  pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED)
+        lever = self._data.oMf[self._frame].rotation @ self._offset
+        # The point moves with the frame's linear velocity plus omega x lever.
+        columns = jacobian[:3] + np.cross(jacobian[3:].T, lever).T
+        return np.asarray(columns[:, self._v_index])

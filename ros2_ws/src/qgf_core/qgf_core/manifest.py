@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest: everything a robot must know of a policy before it runs it. It travels inside the bundle as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+import numpy as np
+
+from qgf_core.action import ActionDecoder, ActionSpec
+from qgf_core.config import from_mapping, to_mapping
+from qgf_core.errors import BundleError, ConfigError
+from qgf_core.kinematics import Kinematics
+from qgf_core.limiter import Limiter
+from qgf_core.observation import UNITS, ObservationBuilder, ObservationTerm
+from qgf_core.robot import RobotSpec, strip_meshes
+
+SCHEMA_VERSION = 1
+URDF_IN_BUNDLE = "robot.urdf"
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """An axis-aligned box in the base frame [m]."""
+
+    lower: tuple[float, float, float]
+    upper: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not all(low < high for low, high in zip(self.lower, self.upper)):
+            raise ValueError(f"box: lower {list(self.lower)} must be below upper {list(self.upper)}")
+
+    def contains(self, point: Any, tolerance: float = 0.0) -> bool:
+        """Whether a point (3,) [m] lies inside, widened by `tolerance` [m]."""
+        p = np.asarray(point)
+        return bool(np.all(p >= np.array(self.lower) - tolerance) and np.all(p <= np.array(self.upper) + tolerance))
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The contract of a policy."""
+
+    task: str
+    robot: RobotSpec
+    observation: tuple[ObservationTerm, ...]
+    action: ActionSpec
+    control_rate: float
+    """Inference rate that the policy was trained at [Hz]."""
+    delay_range: tuple[float, float]
+    """Smallest and largest command delay trained on [s]."""
+    goal_region: Box
+    """Goals trained on; others are refused."""
+    training: dict[str, Any]
+    """Algorithm, losses, seeds, steps, versions."""
+    evaluation: dict[str, Any]
+    """Figures of the evaluation in simulation: success, return, every smoothness metric."""
+    urdf: str = dataclasses.field(default="", repr=False, compare=False)
+    """Mesh-free URDF; an entry of its own in the bundle, not part of the JSON."""
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.control_rate <= 10_000.0:
+            raise ValueError(f"control_rate {self.control_rate} Hz lies outside 1..10000")
+        if len(self.action.scale) != len(self.robot.joints):
+            raise ValueError(f"action has {len(self.action.scale)} entries for {len(self.robot.joints)} joints")
+        if not self.observation:
+            raise ValueError("observation: at least one term is needed")
+        if not 0.0 <= self.delay_range[0] <= self.delay_range[1]:
+            raise ValueError(f"delay_range {list(self.delay_range)} must be 0 <= smallest <= largest")
+
+    def kinematics(self) -> Kinematics:
+        """Forward kinematics of the embedded URDF. :raises RobotError: the URDF does not fit."""
+        return Kinematics(self.urdf, self.robot.joint_names, self.robot.tool)
+
+    def observation_builder(self) -> ObservationBuilder:
+        """The builder of the declared terms."""
+        return ObservationBuilder(self.observation, self.robot, self.kinematics())
+
+    def action_decoder(self) -> ActionDecoder:
+        """The decoder of the declared action."""
+        return ActionDecoder(self.action)
+
+    def velocity_limiter(self) -> Limiter:
+        """The limiter of a velocity interface at the control rate: the one that training used."""
+        drive = self.robot.drive
+        return Limiter(self.robot, 1.0 / self.control_rate, drive.latency + drive.time_constant)
+
+    def to_json(self) -> str:
+        """The manifest without the URDF. :raises BundleError: a value JSON cannot hold."""
+        data = to_mapping(self)
+        del data["urdf"]
+        data["robot"]["urdf"] = URDF_IN_BUNDLE
+        for term in data["observation"]:
+            term["unit"] = UNITS[term["name"]]
+        try:
+            return json.dumps(data, indent=2, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise BundleError(f"manifest: {error}; give finite numbers, strings, lists and mappings only") from error
+
+
+def make_manifest(**fields: Any) -> Manifest:
+    """A manifest whose URDF is stripped of its meshes; arguments are the fields of Manifest."""
+    fields["urdf"] = strip_meshes(fields["urdf"])
+    return Manifest(**fields)
+
+
+def parse_manifest(text: str, urdf: str, source: object) -> Manifest:
+    """The manifest from its JSON. :raises BundleError: not JSON, another schema, unknown or missing fields, bad values."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise BundleError(f"{source}: manifest is not JSON ({error}); export the bundle again") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(f"{source}: manifest schema {version!r} is not {SCHEMA_VERSION}; export the bundle with this version")
+    for term in data.get("observation", []):
+        if isinstance(term, dict):
+            unit = term.pop("unit", None)
+            if unit != UNITS.get(term.get("name", "")):
+                raise BundleError(f"{source}: observation term '{term.get('name')}' has unit {unit!r}, this version knows "
+                                  f"{UNITS.get(term.get('name', ''))!r}; export the bundle with this version")
+    try:
+        return dataclasses.replace(from_mapping(Manifest, data, source), urdf=urdf)
+    except ConfigError as error:
+        raise BundleError(f"{error}; the bundle does not keep its contract: export it again") from error
+
+
+def check_robot(manifest: Manifest, robot: RobotSpec, urdf: str, source: object) -> None:
+    """Whether the policy was made for this arm.
+
+    :param robot: the arm as its own YAML describes it.
+    :param urdf: its URDF text.
+    :raises BundleError: other joints or order, wider limits, another base frame or tool, other kinematics.
+    """
+    theirs = manifest.robot
+    if theirs.joint_names != robot.joint_names:
+        raise BundleError(f"{source}: made for joints {list(theirs.joint_names)} of '{theirs.name}', the robot '{robot.name}' has "
+                          f"{list(robot.joint_names)}; choose a bundle for this robot")
+    for mine, other in zip(robot.joints, theirs.joints):
+        wider = other.position[0] < mine.position[0] - 1e-9 or other.position[1] > mine.position[1] + 1e-9
+        if wider or any(getattr(other, f) > getattr(mine, f) * (1 + 1e-9) for f in ("velocity", "acceleration", "jerk", "effort")):
+            raise BundleError(f"{source}: limits of joint '{mine.name}' are wider than the robot's; train with this robot's YAML")
+        if mine.sign != other.sign or abs(mine.home - other.home) > 1e-9:
+            raise BundleError(f"{source}: sign or home of joint '{mine.name}' differs from the robot's; train with this robot's YAML")
+    if theirs.base_frame != robot.base_frame or theirs.tool != robot.tool:
+        raise BundleError(f"{source}: base frame or tool differs ({theirs.base_frame}, {theirs.tool.link} against "
+                          f"{robot.base_frame}, {robot.tool.link}); train with this robot's YAML")
+    ours = Kinematics(urdf, robot.joint_names, robot.tool)
+    bundled = manifest.kinematics()
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        q = generator.uniform(robot.position_lower, robot.position_upper)
+        distance = float(np.linalg.norm(ours.tool_position(q) - bundled.tool_position(q)))
+        if distance > 1e-4:
+            raise BundleError(f"{source}: its URDF puts the tool {1e3 * distance:.1f} mm away from where the robot's does; "
+                              "train with this robot's URDF")

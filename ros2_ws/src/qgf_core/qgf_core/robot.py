@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RobotSpec: everything that is known of an arm, from one YAML file and its URDF."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qgf_core.config import find_config, from_mapping, load_yaml
+from qgf_core.errors import ConfigError, RobotError
+
+Vector = NDArray[np.float64]
+CommandInterface = Literal["position", "velocity", "effort", "joint_trajectory"]
+
+
+@dataclasses.dataclass(frozen=True)
+class JointSpec:
+    """One joint: its name in the driver's joint_states, where home is, and how far, fast and hard it may go."""
+
+    name: str
+    position: tuple[float, float]
+    """Lower and upper limit [rad]."""
+    velocity: float
+    """Largest speed of a command [rad/s]."""
+    acceleration: float
+    """Largest acceleration of a command [rad/s^2]."""
+    jerk: float
+    """Largest jerk of a command [rad/s^3]."""
+    effort: float
+    """Largest torque [N m]."""
+    home: float = 0.0
+    """Reference pose of the observations [rad]."""
+    policy_velocity: float = 1.0
+    """Speed that an action of 1 asks for [rad/s]."""
+    sign: Literal[1, -1] = 1
+    """-1 where the driver counts the joint the other way round than the URDF."""
+
+    def __post_init__(self) -> None:
+        lower, upper = self.position
+        if not lower < upper:
+            raise ValueError(f"joint '{self.name}': lower position limit {lower} is not below the upper {upper}")
+        if max(abs(lower), abs(upper)) > 4 * math.pi:
+            raise ValueError(f"joint '{self.name}': position limits {lower}, {upper} look like degrees; give rad")
+        if not lower < self.home < upper:
+            raise ValueError(f"joint '{self.name}': home {self.home} rad lies outside its limits {lower}, {upper}")
+        for field in ("velocity", "acceleration", "jerk", "effort", "policy_velocity"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"joint '{self.name}': {field} {getattr(self, field)} must be positive")
+        if self.policy_velocity > self.velocity:
+            raise ValueError(f"joint '{self.name}': policy_velocity {self.policy_velocity} exceeds velocity {self.velocity}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ToolSpec:
+    """The point that tasks speak of."""
+
+    link: str
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Position of the tool point in the link's frame [m]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DriveSpec:
+    """How the arm answers a command; the simulation plays it and the limiter allows for it."""
+
+    latency: float = 0.02
+    """From a command's arrival to its effect [s]."""
+    time_constant: float = 0.04
+    """First-order lag of the servo [s]."""
+    joint_damping: float = 0.5
+    """Viscous friction in the simulation [N m s/rad]."""
+
+    def __post_init__(self) -> None:
+        if min(self.latency, self.time_constant, self.joint_damping) < 0:
+            raise ValueError("drive: latency, time_constant and joint_damping must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class TopicsSpec:
+    """Names of the arm's topics, relative, so that namespaces work."""
+
+    joint_states: str = "joint_states"
+    position: str = "forward_position_controller/commands"
+    velocity: str = "forward_velocity_controller/commands"
+    effort: str = "forward_effort_controller/commands"
+    joint_trajectory: str = "joint_trajectory_controller/joint_trajectory"
+
+
+@dataclasses.dataclass(frozen=True)
+class RobotSpec:
+    """One arm. Arrays are in the order of `joints`; that order is the policy's."""
+
+    name: str
+    urdf: str
+    """URDF file: absolute, relative to the YAML, or `package:path` for a file that a Python package ships."""
+    base_frame: str
+    tool: ToolSpec
+    joints: tuple[JointSpec, ...]
+    command_interface: CommandInterface = "velocity"
+    command_rate: float = 0.0
+    """Rate of the commands to the driver [Hz]; 0 means the policy's control rate."""
+    state_rate: float = 200.0
+    """Rate of the driver's joint_states [Hz]."""
+    stop_time: float = 0.5
+    """A halt from any allowed motion ends within this time [s]."""
+    position_margin: float = 0.05
+    """Distance kept from the position limits [rad]."""
+    drive: DriveSpec = DriveSpec()
+    topics: TopicsSpec = TopicsSpec()
+
+    def __post_init__(self) -> None:
+        if not self.joints:
+            raise ValueError("joints: at least one joint is needed")
+        names = [joint.name for joint in self.joints]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"joints: '{name}' is listed twice")
+        for field in ("stop_time", "state_rate"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"{field} {getattr(self, field)} must be positive")
+        if self.command_rate < 0 or self.position_margin < 0:
+            raise ValueError("command_rate and position_margin must not be negative")
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names in the policy's order."""
+        return tuple(joint.name for joint in self.joints)
+
+    def _array(self, field: str) -> Vector:
+        return np.array([getattr(joint, field) for joint in self.joints], dtype=np.float64)
+
+    @functools.cached_property
+    def home(self) -> Vector:
+        """Reference pose (n,) [rad]."""
+        return self._array("home")
+
+    @functools.cached_property
+    def position_lower(self) -> Vector:
+        """Lower position limits (n,) [rad]."""
+        return self._array("position")[:, 0]
+
+    @functools.cached_property
+    def position_upper(self) -> Vector:
+        """Upper position limits (n,) [rad]."""
+        return self._array("position")[:, 1]
+
+    @functools.cached_property
+    def velocity_limit(self) -> Vector:
+        """Velocity limits (n,) [rad/s]."""
+        return self._array("velocity")
+
+    @functools.cached_property
+    def acceleration_limit(self) -> Vector:
+        """Acceleration limits (n,) [rad/s^2]."""
+        return self._array("acceleration")
+
+    @functools.cached_property
+    def jerk_limit(self) -> Vector:
+        """Jerk limits (n,) [rad/s^3]."""
+        return self._array("jerk")
+
+    @functools.cached_property
+    def effort_limit(self) -> Vector:
+        """Torque limits (n,) [N m]."""
+        return self._array("effort")
+
+    @functools.cached_property
+    def policy_velocity(self) -> Vector:
+        """Speed of a full action (n,) [rad/s]."""
+        return self._array("policy_velocity")
+
+    @functools.cached_property
+    def signs(self) -> Vector:
+        """+1 or -1 per joint (n,): URDF value = sign * driver value."""
+        return self._array("sign")
+
+
+def load_robot(name: str) -> RobotSpec:
+    """The arm `config/robots/<name>.yaml`, or the one in the YAML file `name`.
+
+    :raises ConfigError: unknown robot, unknown key, wrong type.
+    :raises RobotError: the YAML contradicts its URDF.
+    """
+    path = find_config("robots", name)
+    spec = from_mapping(RobotSpec, load_yaml(path), path)
+    spec = dataclasses.replace(spec, urdf=str(resolve_urdf(spec.urdf, path)))
+    check_against_urdf(spec, read_urdf(spec), path)
+    return spec
+
+
+def resolve_urdf(urdf: str, yaml_path: Path) -> Path:
+    """Path of the URDF that a robot YAML names. :raises ConfigError: if there is none."""
+    package, separator, relative = urdf.partition(":")
+    if separator and not Path(urdf).is_absolute():
+        module = importlib.util.find_spec(package)
+        if module is None or not module.submodule_search_locations:
+            raise ConfigError(yaml_path, "urdf", f"the Python package '{package}' is not installed", f"pip install {package}")
+        path = Path(next(iter(module.submodule_search_locations))) / relative
+    else:
+        path = (yaml_path.parent / urdf).resolve()
+    if not path.is_file():
+        raise ConfigError(yaml_path, "urdf", f"no such file: {path}", "correct the path")
+    return path
+
+
+def read_urdf(spec: RobotSpec) -> str:
+    """The URDF's text. :raises RobotError: unreadable."""
+    try:
+        return Path(spec.urdf).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RobotError(spec.urdf, "", f"cannot be read ({error})", "correct the path") from error
+
+
+def strip_meshes(urdf_text: str) -> str:
+    """The URDF without `visual` and `collision`: links, inertias and joints remain, and no file is needed to read it.
+
+    :raises RobotError: not XML.
+    """
+    try:
+        root = ElementTree.fromstring(urdf_text)
+    except ElementTree.ParseError as error:
+        raise RobotError("URDF", "", f"not well-formed XML ({error})", "mend the URDF") from error
+    for link in root.iter("link"):
+        for kind in ("visual", "collision"):
+            for element in link.findall(kind):
+                link.remove(element)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def check_against_urdf(spec: RobotSpec, urdf_text: str, source: object) -> None:
+    """:raises RobotError: a joint or link the URDF lacks, a joint that cannot turn, or limits wider than the URDF's."""
+    root = ElementTree.fromstring(strip_meshes(urdf_text))
+    joints = {joint.get("name"): joint for joint in root.findall("joint")}
+    links = {link.get("name") for link in root.findall("link")}
+    for link in (spec.tool.link, spec.base_frame):
+        if link not in links:
+            raise RobotError(source, "tool.link" if link == spec.tool.link else "base_frame",
+                             f"the URDF has no link '{link}'", "choose one of its links")
+    for joint in spec.joints:
+        key = f"joints.{joint.name}"
+        element = joints.get(joint.name)
+        if element is None:
+            known = ", ".join(str(n) for n, e in joints.items() if e.get("type") in ("revolute", "continuous", "prismatic"))
+            raise RobotError(source, key, "the URDF has no such joint", f"its movable joints: {known}")
+        if element.get("type") not in ("revolute", "continuous"):
+            raise RobotError(source, key, f"is of type '{element.get('type')}'", "only revolute and continuous joints can be driven")
+        limit = element.find("limit")
+        if element.get("type") == "revolute" and limit is not None:
+            lower, upper = float(limit.get("lower", "0")), float(limit.get("upper", "0"))
+            if joint.position[0] < lower - 1e-3 or joint.position[1] > upper + 1e-3:
+                raise RobotError(source, f"{key}.position", f"{list(joint.position)} rad is wider than the URDF's [{lower}, {upper}]",
+                                 "narrow it")
