@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# Set-up: system packages, virtual environment, Python packages, workspace. Sourced by ./qgf after ros.sh.
+#
+# Each part ends by writing a stamp that names what it was made from; a part whose stamp holds is left alone, and one
+# that was interrupted has none and is taken up again.
+
+PACKAGES_STAMP="$VENV/.qgf-packages"
+WORKSPACE_STAMP="$INSTALL/.qgf-workspace"
+
+# Brings everything up to date; silent and quick where it is already.
+ensure_setup() {
+    stamps
+    if is_current; then return; fi
+    mkdir -p "${LOG%/*}"
+    exec {lock}>"$WORKSPACE/log/.setup-lock"
+    if ! flock -n "$lock"; then
+        say "another set-up of this checkout is running; waiting for it"
+        flock "$lock"
+    fi
+    stamps
+    if ! packages_are_current; then make_environment; fi
+    if ! workspace_is_current; then build_workspace; fi
+    exec {lock}>&-
+}
+
+# Demands what ensure_setup makes, without making it: for commands whose output must hold nothing else.
+require_setup() {
+    stamps
+    is_current || die "the environment is not set up for this state of the checkout; run: ./qgf setup"
+}
+
+is_current() { packages_are_current && workspace_is_current; }
+packages_are_current() { [[ -x $VENV/bin/python && -r $PACKAGES_STAMP && $(<"$PACKAGES_STAMP") == "$PACKAGES_WANTED" ]]; }
+workspace_is_current() { [[ -r $WORKSPACE_STAMP && $(<"$WORKSPACE_STAMP") == "$WORKSPACE_WANTED" ]]; }
+
+# Computes the stamps that the present state asks for. Python sources are not part of them: the build links to them.
+stamps() {
+    local platform listing
+    platform="$ROS_MODE $ROS_PREFIX $ROOT"
+    PACKAGES_WANTED="$platform $(cd "$ROOT" && sha256sum requirements/*.txt scripts/mend_ros_wheels.py | sha256sum)"
+    listing=$(
+        cd "$ROOT"
+        sha256sum requirements/{ros,build,numpy}.txt scripts/mend_ros_wheels.py
+        find launch config -name __pycache__ -prune -o -type f -print | LC_ALL=C sort
+        find ros2_ws/src -type f \( -name package.xml -o -name setup.py -o -name setup.cfg -o -name CMakeLists.txt \
+            -o -name '*.msg' -o -name '*.srv' -o -name '*.action' -o -path '*/resource/*' \) -print0 |
+            LC_ALL=C sort -z | xargs -0 sha256sum
+    )
+    WORKSPACE_WANTED="$platform $(sha256sum <<<"$listing")"
+}
+
+# ---------------------------------------------------------------------------------------------- system packages
+
+# Sets PYTHON to the interpreter of the new environment: of the versions that really run (a pyenv shim may stand for a
+# version that is not there), 3.11 and 3.10 first, because pybullet has wheels for these only. "" where there is none.
+choose_python() {
+    PYTHON=
+    local name candidate names=(python3.11 python3.10 python3 python3.12 python3.13 python3.14)
+    # A distribution's Python packages are compiled for its own interpreter.
+    [[ $ROS_MODE == wheels ]] || names=(python3)
+    [[ -z ${QGF_PYTHON:-} ]] || names=("$QGF_PYTHON")
+    for name in "${names[@]}"; do
+        while read -r candidate; do
+            if [[ $ROS_MODE == wheels ]]; then
+                runs_python "$candidate" || continue
+            else
+                "$candidate" -c 'import rclpy' >/dev/null 2>&1 || continue
+            fi
+            PYTHON=$candidate
+            return
+        done < <(type -aP "$name")
+    done
+    [[ -z ${QGF_PYTHON:-} ]] || die "QGF_PYTHON=$QGF_PYTHON: no CPython 3.10 to 3.14 for x86_64 runs there; unset it or name another"
+    [[ $ROS_MODE == wheels ]] || die "no python3 on PATH imports rclpy of $ROS_PREFIX; leave other Python environments (deactivate, conda deactivate) and try again"
+}
+
+runs_python() {
+    "$1" -c 'import platform, sys
+sys.exit(not ((3, 10) <= sys.version_info[:2] <= (3, 14) and platform.python_implementation() == "CPython"))' >/dev/null 2>&1
+}
+
+# Prints the Debian packages that are missing for building with PYTHON.
+missing_packages() {
+    local missing=() version
+    command -v g++ >/dev/null || missing+=(g++)
+    command -v cmake >/dev/null || missing+=(cmake)
+    command -v make >/dev/null || missing+=(make)
+    if [[ -z $PYTHON ]]; then
+        missing+=(python3 python3-venv python3-dev)
+    else
+        version=$("$PYTHON" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+        "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || missing+=("$version-venv")
+        "$PYTHON" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || missing+=("$version-dev")
+    fi
+    printf '%s' "${missing[*]}"
+}
+
+ensure_system_packages() {
+    local missing sudo=()
+    [[ $(uname -sm) == "Linux x86_64" ]] || [[ $ROS_MODE != wheels ]] ||
+        die "$(uname -sm): the ROS wheels exist for Linux x86_64 only; source ROS 2 Jazzy or Kilted and run ./qgf setup again"
+    choose_python
+    missing=$(missing_packages)
+    [[ -n $missing ]] || return 0
+    command -v apt-get >/dev/null || die "missing: $missing (Debian's names); install them with this system's package manager and run ./qgf setup again"
+    if ((EUID != 0)); then
+        [[ $ASSUME_YES ]] && command -v sudo >/dev/null ||
+            die "missing system packages; run: sudo apt-get install -y $missing   (or ./qgf setup --yes does it)"
+        sudo=(sudo)
+        sudo -v || die "sudo was refused; run as an administrator: apt-get install -y $missing"
+    fi
+    # shellcheck disable=SC2086  # a list of package names
+    if ! logged "system packages: $missing" 60 "${sudo[@]}" sh -c \
+        'apt-get update -q && DEBIAN_FRONTEND=noninteractive exec apt-get install -y -q --no-install-recommends "$@"' sh $missing; then
+        if log_shows_no_network; then die "no network: cannot install $missing; connect this machine and run ./qgf setup again"; fi
+        die "apt-get could not install $missing; mend what it says above and run ./qgf setup again"
+    fi
+    choose_python
+    missing=$(missing_packages)
+    [[ -z $missing ]] || die "still missing after apt-get: $missing; install them by hand and run ./qgf setup again"
+}
+
+# ---------------------------------------------------------------------------------------------- Python packages
+
+make_environment() {
+    ensure_system_packages
+    local begun="$VENV/.qgf-begun" from
+    from="$ROS_MODE $ROS_PREFIX $ROOT"
+    # Another ROS, a moved checkout or an environment that was never finished being made: start over.
+    if [[ -e $VENV ]] && [[ ! -x $VENV/bin/python || ! -r $begun || $(<"$begun") != "$from" ]]; then
+        [[ ! -r $begun ]] || say "making the environment anew for ROS from ${ROS_MODE} in $ROOT"
+        rm -rf "$VENV"
+    fi
+    say "ROS 2 from $([[ $ROS_MODE == wheels ]] && echo "its wheels (Kilted)" || echo "the sourced $ROS_MODE in $ROS_PREFIX"), Python from $PYTHON"
+    if [[ ! -e $VENV ]]; then
+        local options=()
+        [[ $ROS_MODE == wheels ]] || options=(--system-site-packages)
+        logged "virtual environment .venv" 5 "$PYTHON" -m venv "${options[@]}" "$VENV" ||
+            die "$PYTHON could not make a virtual environment in $VENV; see $LOG"
+        printf '%s\n' "$from" >"$begun"
+    fi
+    use_environment base
+    build_pybullet_wheel
+    install_python_packages
+    if [[ $ROS_MODE == wheels ]]; then
+        logged "CMake files of the ROS wheels" 1 "$VENV/bin/python" "$ROOT/scripts/mend_ros_wheels.py" ||
+            die "the ROS wheels could not be mended; see $LOG"
+    fi
+    printf '%s\n' "$PACKAGES_WANTED" >"$PACKAGES_STAMP.new"
+    mv "$PACKAGES_STAMP.new" "$PACKAGES_STAMP"
+}
+
+pip_options() {
+    printf '%s\0' --disable-pip-version-check --no-input --retries 3
+    [[ -z ${TORCH_INDEX:-} ]] || printf '%s\0' --extra-index-url "$TORCH_INDEX"
+    [[ ! -d $WHEELS ]] || printf '%s\0' --find-links "$WHEELS"
+}
+
+WHEELS="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/qgf/wheels"
+
+# pybullet has no wheels for Python 3.12 and newer: builds one once and keeps it.
+build_pybullet_wheel() {
+    local requirement tag options
+    requirement=$(grep -oE '^pybullet==[0-9.]+' "$ROOT/requirements/train.txt")
+    tag=$("$VENV/bin/python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+    [[ $tag != cp310 && $tag != cp311 ]] || return 0
+    compgen -G "$WHEELS/${requirement/==/-}-$tag-*.whl" >/dev/null && return
+    "$VENV/bin/python" -c "import importlib.metadata as m; assert 'pybullet==' + m.version('pybullet') == '$requirement'" 2>/dev/null && return
+    mkdir -p "$WHEELS"
+    mapfile -d '' options < <(pip_options)
+    logged "$requirement from source, once for this Python ($tag has no wheel)" 600 \
+        "$VENV/bin/python" -m pip wheel "${options[@]}" --no-deps --wheel-dir "$WHEELS" "$requirement" ||
+        pip_failed "$requirement could not be built"
+}
+
+install_python_packages() {
+    local files=(build robot train dev) arguments=() options name
+    if [[ $ROS_MODE == wheels ]]; then
+        files+=(ros numpy)
+    else
+        # The distribution's packages are compiled against its numpy.
+        "$VENV/bin/python" -c 'import numpy; print(f"numpy=={numpy.__version__}")' >"$VENV/.qgf-constraints" ||
+            die "the sourced $ROS_MODE has no numpy; install python3-numpy and run ./qgf setup again"
+        arguments+=(--constraint "$VENV/.qgf-constraints")
+    fi
+    for name in "${files[@]}"; do arguments+=(--requirement "$ROOT/requirements/$name.txt"); done
+    mapfile -d '' options < <(pip_options)
+    # One command for all: torch would otherwise bring a setuptools that colcon cannot use.
+    logged "Python packages (torch, pybullet, ROS wheels: 1.6 GB)" 60 \
+        "$VENV/bin/python" -m pip install "${options[@]}" "${arguments[@]}" || pip_failed "the Python packages could not be installed"
+}
+
+pip_failed() {
+    if log_shows_no_network; then
+        die "no network: the Python package index cannot be reached; connect, or set PIP_INDEX_URL to a mirror, and run ./qgf setup again"
+    fi
+    grep -q 'No space left on device' "$LOG" && die "the disk is full; free about 3 GB at $ROOT and run ./qgf setup again"
+    die "$1; the reason stands above and in $LOG; mend it and run ./qgf setup again"
+}
+
+# ---------------------------------------------------------------------------------------------- workspace
+
+build_workspace() {
+    local platform="$WORKSPACE/build/.qgf-platform" from
+    from="$ROS_MODE $ROS_PREFIX $ROOT $("$VENV/bin/python" -c 'import sys; print(sys.version)') $(cat "$ROOT"/requirements/{ros,build}.txt | sha256sum)"
+    # CMake's caches hold absolute paths and versions: another platform starts over.
+    if [[ ! -r $platform || $(<"$platform") != "$from" ]]; then
+        rm -rf "$WORKSPACE/build" "$INSTALL"
+        mkdir -p "$WORKSPACE/build"
+        printf '%s\n' "$from" >"$platform"
+    fi
+    rm -f "$WORKSPACE_STAMP"
+    use_environment base
+    (
+        cd "$WORKSPACE"
+        logged "workspace" 20 "$VENV/bin/python" -m colcon --log-base log build --base-paths src --build-base build \
+            --install-base install --symlink-install --merge-install --event-handlers console_cohesion+ \
+            --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$VENV/bin/python" --no-warn-unused-cli
+    ) || die "the workspace could not be built; the reason stands above and in $LOG"
+    printf '%s\n' "$WORKSPACE_WANTED" >"$WORKSPACE_STAMP.new"
+    mv "$WORKSPACE_STAMP.new" "$WORKSPACE_STAMP"
+}
