@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Actor and twin critic. Both use SiLU: the curvature term needs a critic with continuous second derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class TwinCritic(nn.Module):
+    """Two critics of one shape, stacked so that one batched product serves both.
+
+    :param n_obs: observation size.
+    :param n_act: action size; actions are the last n_act rows of the first weight.
+    :param hidden: widths of the hidden layers.
+    """
+
+    def __init__(self, n_obs: int, n_act: int, hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        self.n_obs, self.n_act = n_obs, n_act
+        sizes = [n_obs + n_act, *hidden, 1]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in zip(sizes, sizes[1:]):
+            bound = 1.0 / math.sqrt(fan_in)  # as torch.nn.Linear starts
+            self.weights.append(nn.Parameter(torch.empty(2, fan_in, fan_out).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(2, 1, fan_out).uniform_(-bound, bound)))
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q values (2, B) of observations (B, n_obs) and actions (B, n_act)."""
+        h = torch.cat((observation, action), dim=-1).expand(2, -1, -1)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+            h = torch.baddbmm(bias, h, weight)
+            if layer < last:
+                h = nn.functional.silu(h)
+        return h.squeeze(-1)
+
+    def first(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q values (B,) of the first critic alone, the one that the actor climbs."""
+        h = torch.cat((observation, action), dim=-1)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+            h = torch.addmm(bias[0], h, weight[0])
+            if layer < last:
+                h = nn.functional.silu(h)
+        return h.squeeze(-1)
+
+
+class Actor(nn.Module):
+    """Deterministic policy: normalised observation (B, n_obs) -> action (B, n_act) in [-1, 1]."""
+
+    def __init__(self, n_obs: int, n_act: int, hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        sizes = [n_obs, *hidden]
+        for fan_in, fan_out in zip(sizes, sizes[1:]):
+            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], n_act), nn.Tanh())
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Action (B, n_act) in [-1, 1]."""
+        return self.net(observation)
+
+
+class DeployedPolicy(nn.Module):
+    """What a bundle holds: the frozen normaliser and the actor's mean, raw observation in, action out."""
+
+    def __init__(self, actor: Actor, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.actor = actor
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clone())
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Action (B, n_act) in [-1, 1] for raw observations (B, n_obs)."""
+        return self.actor((observation - self.mean) / self.std)

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Q-gradient field g(s, a) = grad_a Q(s, a) and the three losses that calm it.
+
+Method: Lee, Kwak, Kim, Hwang, "Stabilizing the Q-Gradient Field for Policy Smoothness in Actor-Critic Methods", ICML 2026,
+arXiv:2601.22970. At an interior optimum d a*/ds = -[H_aa]^-1 H_as: a policy is as rough as the field turns with the state, over how
+sharp the optimum is. The losses act on the critic; actor and targets stay plain.
+
+The field and its curvature are written in closed form, so that one ordinary backward pass gives the parameter gradients. With layers
+z_l = h_{l-1} W_l + b_l, h_l = f(z_l), Q = h_L w + b and u_l = dQ/dh_l:
+    u_L = w,   u_{l-1} = (u_l f'(z_l)) W_l^T,   g = action rows of u_0;
+along a direction v of the action, t_1 = v W_1 (action rows), t_{l+1} = (f'(z_l) t_l) W_{l+1}, and
+    v^T H_aa v = sum_l sum u_l f''(z_l) t_l^2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qgf_trainer.networks import TwinCritic
+
+
+class FieldLosses(NamedTuple):
+    """Scalars, each summed over the two critics."""
+
+    mixed_partial: Tensor
+    """mean (g(s + eps, a) - g(s, a))^2"""
+    field_consistency: Tensor
+    """mean (g(s', a) - g(s, a))^2"""
+    curvature: Tensor
+    """mean relu(v^T H_aa v + margin)"""
+
+
+class _Field(NamedTuple):
+    gradient: Tensor  # (2, 3, B, n_act) at s, s + eps and s'
+    second_derivative: Tensor  # (2, B): v^T H_aa v at s
+
+
+def _field(critic: TwinCritic, observation: Tensor, action: Tensor, next_observation: Tensor, state_noise: Tensor,
+           probe: Tensor) -> _Field:
+    batch = len(action)
+    weights, biases = list(critic.weights), list(critic.biases)
+    states = torch.cat((observation, observation + state_noise, next_observation))
+    h = torch.cat((states, action.repeat(3, 1)), dim=-1).expand(2, -1, -1)
+    tangent = probe @ weights[0][:, critic.n_obs:]  # t_1, (2, B, width)
+    slopes, bends = [], []
+    for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1])):
+        z = torch.baddbmm(bias, h, weight)
+        gate, closed = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - gate would lose all digits at large z
+        h = z * gate
+        slope = gate * (1 + z * closed)  # f'
+        at_s, gate_s, closed_s = z[:, :batch], gate[:, :batch], closed[:, :batch]
+        bend = gate_s * closed_s * (2 + at_s * (closed_s - gate_s))  # f''
+        if layer > 0:
+            tangent = tangent @ weight
+        slopes.append(slope)
+        bends.append(bend * tangent.square())
+        tangent = slope[:, :batch] * tangent
+    u = weights[-1].transpose(1, 2)  # (2, 1, width): dQ/dh_L, the same for every row
+    second = torch.zeros((), dtype=action.dtype, device=action.device)
+    for layer in range(len(slopes) - 1, -1, -1):
+        second = second + (u[:, :batch] * bends[layer]).sum(-1)
+        delta = u * slopes[layer]
+        rows = weights[layer] if layer > 0 else weights[0][:, critic.n_obs:]
+        u = delta @ rows.transpose(1, 2)
+    return _Field(u.unflatten(1, (3, batch)), second)
+
+
+def _losses(field: _Field, margin: float | Tensor) -> FieldLosses:
+    here, noisy, following = field.gradient.unbind(1)
+    batch, n_act = here.shape[1:]
+    return FieldLosses((noisy - here).square().sum() / (batch * n_act), (following - here).square().sum() / (batch * n_act),
+                       torch.relu(field.second_derivative + margin).sum() / batch)
+
+
+def q_gradient_field_losses(critic: TwinCritic, observation: Tensor, action: Tensor, next_observation: Tensor, *,
+                            state_noise: Tensor, probe: Tensor, curvature_margin: float | Tensor) -> FieldLosses:
+    """The three losses of arXiv:2601.22970, each the mean over the batch (and action dimensions), summed over the critics.
+
+    :param observation: s (B, n_obs).
+    :param action: the replayed a (B, n_act) in [-1, 1].
+    :param next_observation: s' (B, n_obs).
+    :param state_noise: eps (B, n_obs), the very perturbation.
+    :param probe: v (B, n_act) of +-1.
+    :param curvature_margin: delta; the curvature v^T H_aa v is wanted at most -delta.
+    :returns: scalars, differentiable with respect to `critic.parameters()`; float32 or float64 as the critic is.
+    :raises ValueError: shapes that do not fit.
+    """
+    if not (observation.shape == next_observation.shape == state_noise.shape == (len(action), critic.n_obs)
+            and action.shape == probe.shape == (len(observation), critic.n_act)):
+        raise ValueError(f"shapes do not fit a critic of {critic.n_obs} observations and {critic.n_act} actions: "
+                         f"observation {tuple(observation.shape)}, action {tuple(action.shape)}, next_observation "
+                         f"{tuple(next_observation.shape)}, state_noise {tuple(state_noise.shape)}, probe {tuple(probe.shape)}")
+    return _losses(_field(critic, observation, action, next_observation, state_noise, probe), curvature_margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldConfig:
+    """How strongly, how often and in which form the Q-gradient field is stabilised.
+
+    `paper` is the published form: fixed noise and margin, weights searched for every task. `scale_free` has every term of degree two
+    in the reward's scale, as the TD error is: with G the RMS of the field's entries,
+        L = L_TD + l1 MPR + l2 VFC + l3 G mean relu(v^T H_aa v / n_act + kappa G),
+    G at most `cap` times the rewards' standard deviation (it feeds on the curvature that it demands and would diverge without), and
+    with noise of `noise` standard deviations of each observation.
+    """
+
+    form: Literal["paper", "scale_free", "none"] = "scale_free"
+    """none: plain TD3."""
+    mixed_partial: float = 2.0
+    """Weight l1."""
+    field_consistency: float = 0.005
+    """Weight l2."""
+    curvature: float = 0.5
+    """Weight l3."""
+    smoothness: float = 5.0
+    """kappa, the dial of the scale-free form: the curvature demanded, in units of G."""
+    cap: float = 0.5
+    """G is at most this many standard deviations of the reward; scale-free form."""
+    margin: float = 1.0
+    """delta of the paper's form."""
+    noise: float = 0.01
+    """Standard deviation of the state noise: of the raw observation (paper) or relative to its own deviation (scale-free)."""
+    every: int = 4
+    """The terms enter every k-th critic update with k times their weight; 1 is the paper's."""
+    rows: int = 64
+    """Rows of the batch that the terms are computed on; 0 is all, as the paper's."""
+
+    def __post_init__(self) -> None:
+        for name in ("mixed_partial", "field_consistency", "curvature", "smoothness", "noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        if self.every < 1 or self.rows < 0 or self.cap <= 0:
+            raise ValueError(f"every {self.every} must be at least 1, rows {self.rows} at least 0 and cap {self.cap} positive")
+
+
+def paper_form(config: FieldConfig) -> FieldConfig:
+    """The published form with the weights that suit the reaching task: every update, the whole batch, fixed margin."""
+    return dataclasses.replace(config, form="paper", mixed_partial=2.0, field_consistency=0.005, curvature=2.0, margin=1.0, noise=0.01,
+                               every=1, rows=0)
+
+
+class FieldStabiliser:
+    """Adds the weighted losses to the critic's, lazily, and keeps the scale G of the field.
+
+    :param generator: source of noise, probes and rows.
+    """
+
+    _SCALE_DECAY = 0.99
+    _NOISE_FLOOR = 1e-3
+
+    def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
+        self.config, self._generator = config, generator
+        self.updates = 0
+        self.terms = 0
+        self._mean_square = 0.0
+        self.scale = 0.0
+        self.latest: dict[str, float] = {}
+
+    def loss(self, critic: TwinCritic, observation: Tensor, action: Tensor, next_observation: Tensor, observation_std: Tensor,
+             reward_std: float) -> Tensor | None:
+        """The term to add to the TD loss of this update, or None where it pauses.
+
+        :param observation_std: (n_obs,) standard deviations over the replay buffer.
+        :param reward_std: of the rewards in the replay buffer.
+        """
+        config = self.config
+        due = config.form != "none" and self.updates % config.every == 0
+        self.updates += 1
+        if not due:
+            return None
+        if config.rows:  # a replayed batch is in random order: its head is a random sub-batch
+            observation, action, next_observation = (x[:config.rows] for x in (observation, action, next_observation))
+        noise = torch.randn(observation.shape, generator=self._generator, dtype=observation.dtype)
+        probe = torch.randint(0, 2, action.shape, generator=self._generator).to(action.dtype).mul_(2).sub_(1)
+        if config.form == "paper":
+            field = _field(critic, observation, action, next_observation, config.noise * noise, probe)
+            losses = _losses(field, config.margin)
+            curvature_weight = config.curvature
+        else:
+            n_act = action.shape[1]
+            noise = noise * (config.noise * observation_std).clamp_min(self._NOISE_FLOOR)
+            field = _field(critic, observation, action, next_observation, noise, probe)
+            scale = self._track(field, config.cap * reward_std)
+            # G mean relu(v'Hv / n + kappa G) = (G / n) mean relu(v'Hv + n kappa G)
+            losses = _losses(field, n_act * config.smoothness * scale)
+            curvature_weight = config.curvature * scale / n_act
+        self.latest = {"mixed_partial": float(losses.mixed_partial.detach()),
+                       "field_consistency": float(losses.field_consistency.detach()),
+                       "curvature": float(losses.curvature.detach()), "field_scale": self.scale}
+        return config.every * (config.mixed_partial * losses.mixed_partial + config.field_consistency * losses.field_consistency
+                               + curvature_weight * losses.curvature)
+
+    def _track(self, field: _Field, ceiling: float) -> float:
+        """G: root of the bias-corrected moving average of mean g_i^2 at s over both critics, at most `ceiling`."""
+        self.terms += 1
+        square = float(field.gradient[:, 0].detach().square().mean())
+        self._mean_square = self._SCALE_DECAY * self._mean_square + (1 - self._SCALE_DECAY) * square
+        self.scale = min(math.sqrt(self._mean_square / (1 - self._SCALE_DECAY**self.terms)), ceiling)
+        return self.scale
+
+    def state(self) -> dict[str, float]:
+        """Plain numbers for a checkpoint."""
+        return {"updates": self.updates, "terms": self.terms, "mean_square": self._mean_square, "scale": self.scale}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Continue from `state()`."""
+        self.updates, self.terms = int(state["updates"]), int(state["terms"])
+        self._mean_square, self.scale = float(state["mean_square"]), float(state["scale"])
