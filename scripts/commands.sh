@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # variables for the other parts
 # The subcommands of ./qgf and their help. Sourced by ./qgf last.
 
 command_help() {
@@ -32,15 +32,16 @@ END
 help_on() {
     case $1 in
         setup) cat <<'END' ;;
-./qgf setup [--yes] [--torch-index URL] [--wheels]
+./qgf setup [--yes] [--torch-index URL]
 
 Makes .venv and builds ros2_ws. Quick when nothing has changed, and goes on where it was interrupted.
   --yes              install missing system packages with sudo (as root they are installed anyway)
   --torch-index URL  also look for torch in this package index, e.g. PyTorch's own for the CPU build, which is
                      smaller by gigabytes than the default one (or set QGF_TORCH_INDEX)
-  --wheels           use the ROS wheels even where a distribution is sourced (or set QGF_USE_WHEELS=1)
-Environment: QGF_PYTHON chooses the interpreter. Log: ros2_ws/log/setup.log.
-Every other command takes these options too. On Python 3.12 and newer pybullet is built from source once (minutes).
+Every other command takes these options too. Environment variables:
+  QGF_PYTHON=PATH    the interpreter to use (else 3.11, 3.10, then whatever python3 is)
+  QGF_USE_WHEELS=1   use the ROS wheels even where Jazzy or Kilted is sourced
+The log is ros2_ws/log/setup.log. On Python 3.12 and newer pybullet is built from source once (minutes).
 END
         build) cat <<'END' ;;
 ./qgf build
@@ -127,7 +128,6 @@ take_setup_options() {
     while (($# > 0)); do
         case $1 in
             --yes | -y) ASSUME_YES=1 ;;
-            --wheels) QGF_USE_WHEELS=1 && find_ros ;;
             --torch-index)
                 (($# > 1)) || die "--torch-index needs a URL"
                 TORCH_INDEX=$2
@@ -166,8 +166,7 @@ command_build() {
 
 command_env() {
     (($# == 0)) || die "env does not know '$1'; ./qgf env --help"
-    require_setup
-    use_environment workspace
+    prepare
     local name
     for name in "${ENVIRONMENT[@]}"; do printf 'export %s=%q\n' "$name" "${!name}"; done
     # A ROS that was scrubbed from this process is to leave the caller's shell too.
@@ -189,10 +188,6 @@ command_run() {
     executable="$INSTALL/lib/$1/$2"
     [[ -f $executable && -x $executable ]] || die "no executable $2 in package $1; ./qgf run lists what there is"
     shift 2
-    # Through python itself: the first line of a script cannot hold a path with spaces.
-    if head -c 64 "$executable" | grep -q '^#!.*python'; then
-        exec "$VENV/bin/python" "$executable" "$@"
-    fi
     exec "$executable" "$@"
 }
 
@@ -228,7 +223,7 @@ command_test() {
     for argument in "${REST[@]}"; do
         if [[ $argument == --slow ]]; then arguments+=(-m slow); else arguments+=("$argument"); fi
     done
-    cd "$ROOT"
+    cd "$ROOT" || exit
     say "style: ruff check"
     "$VENV/bin/python" -m ruff check . >&2 || status=1
     say "types: mypy"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # variables for the other parts
 # What every part of ./qgf uses: where things are, how it speaks, how it fails. Sourced by ./qgf, which sets ROOT.
 
 VENV="$ROOT/.venv"
@@ -56,12 +56,11 @@ logged() {
 
 # Ends the process group $1: asks, and after three seconds insists.
 end_group() {
-    local i
     trap '' INT TERM HUP
     printf '\n' >&2
     say "interrupted; ending what is running (./qgf setup goes on from here)"
     kill -INT -- "-$1" 2>/dev/null || :
-    for i in {1..30}; do
+    for _ in {1..30}; do
         kill -0 -- "-$1" 2>/dev/null || return 0
         sleep 0.1
     done

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # variables for the other parts
 # Which ROS 2 is used, and the environment that goes with it. Sourced by ./qgf after common.sh.
 
 # Names of the distributions whose packages the workspace is built against when they are sourced.

@@ -5,6 +5,7 @@
 # Each part ends by writing a stamp that names what it was made from; a part whose stamp holds is left alone, and one
 # that was interrupted has none and is taken up again.
 
+ENVIRONMENT_ORIGIN="$VENV/.qgf-origin" # ROS mode, ROS prefix and checkout that the environment was begun for
 PACKAGES_STAMP="$VENV/.qgf-packages"
 WORKSPACE_STAMP="$INSTALL/.qgf-workspace"
 
@@ -12,6 +13,7 @@ WORKSPACE_STAMP="$INSTALL/.qgf-workspace"
 ensure_setup() {
     stamps
     if is_current; then return; fi
+    refuse_lost_distribution
     mkdir -p "${LOG%/*}"
     exec {lock}>"$WORKSPACE/log/.setup-lock"
     if ! flock -n "$lock"; then
@@ -24,15 +26,27 @@ ensure_setup() {
     exec {lock}>&-
 }
 
-# Demands what ensure_setup makes, without making it: for commands whose output must hold nothing else.
-require_setup() {
-    stamps
-    is_current || die "the environment is not set up for this state of the checkout; run: ./qgf setup"
+# A forgotten `source` is not to cost a set-up from nothing.
+refuse_lost_distribution() {
+    local mode prefix
+    [[ $ROS_MODE == wheels && -z ${QGF_USE_WHEELS:-} && -r $ENVIRONMENT_ORIGIN ]] || return 0
+    {
+        read -r mode
+        read -r prefix
+    } <"$ENVIRONMENT_ORIGIN"
+    [[ $mode == wheels ]] ||
+        die "this checkout is set up with ROS $mode; source $prefix/setup.bash first, or QGF_USE_WHEELS=1 ./qgf setup makes it anew with the ROS wheels"
 }
 
 is_current() { packages_are_current && workspace_is_current; }
 packages_are_current() { [[ -x $VENV/bin/python && -r $PACKAGES_STAMP && $(<"$PACKAGES_STAMP") == "$PACKAGES_WANTED" ]]; }
-workspace_is_current() { [[ -r $WORKSPACE_STAMP && $(<"$WORKSPACE_STAMP") == "$WORKSPACE_WANTED" ]]; }
+workspace_is_current() { [[ -r $WORKSPACE_STAMP && $(<"$WORKSPACE_STAMP") == "$WORKSPACE_WANTED $(python_folder)" ]]; }
+
+# Prints the name of the environment's library folder, e.g. python3.11.
+python_folder() {
+    local folder
+    for folder in "$VENV"/lib/python3.*; do printf '%s' "${folder##*/}"; done
+}
 
 # Computes the stamps that the present state asks for. Python sources are not part of them: the build links to them.
 stamps() {
@@ -40,7 +54,7 @@ stamps() {
     platform="$ROS_MODE $ROS_PREFIX $ROOT"
     PACKAGES_WANTED="$platform $(cd "$ROOT" && sha256sum requirements/*.txt scripts/mend_ros_wheels.py | sha256sum)"
     listing=$(
-        cd "$ROOT"
+        cd "$ROOT" || exit
         sha256sum requirements/{ros,build,numpy}.txt scripts/mend_ros_wheels.py
         find launch config -name __pycache__ -prune -o -type f -print | LC_ALL=C sort
         find ros2_ws/src -type f \( -name package.xml -o -name setup.py -o -name setup.cfg -o -name CMakeLists.txt \
@@ -106,8 +120,9 @@ ensure_system_packages() {
     [[ -n $missing ]] || return 0
     command -v apt-get >/dev/null || die "missing: $missing (Debian's names); install them with this system's package manager and run ./qgf setup again"
     if ((EUID != 0)); then
-        [[ $ASSUME_YES ]] && command -v sudo >/dev/null ||
+        if [[ -z $ASSUME_YES ]] || ! command -v sudo >/dev/null; then
             die "missing system packages; run: sudo apt-get install -y $missing   (or ./qgf setup --yes does it)"
+        fi
         sudo=(sudo)
         sudo -v || die "sudo was refused; run as an administrator: apt-get install -y $missing"
     fi
@@ -126,11 +141,10 @@ ensure_system_packages() {
 
 make_environment() {
     ensure_system_packages
-    local begun="$VENV/.qgf-begun" from
-    from="$ROS_MODE $ROS_PREFIX $ROOT"
+    local origin="$ROS_MODE"$'\n'"$ROS_PREFIX"$'\n'"$ROOT"
     # Another ROS, a moved checkout or an environment that was never finished being made: start over.
-    if [[ -e $VENV ]] && [[ ! -x $VENV/bin/python || ! -r $begun || $(<"$begun") != "$from" ]]; then
-        [[ ! -r $begun ]] || say "making the environment anew for ROS from ${ROS_MODE} in $ROOT"
+    if [[ -e $VENV ]] && [[ ! -x $VENV/bin/python || ! -r $ENVIRONMENT_ORIGIN || $(<"$ENVIRONMENT_ORIGIN") != "$origin" ]]; then
+        say "making .venv anew: the one that stands there was made for something else, or never finished"
         rm -rf "$VENV"
     fi
     say "ROS 2 from $([[ $ROS_MODE == wheels ]] && echo "its wheels (Kilted)" || echo "the sourced $ROS_MODE in $ROS_PREFIX"), Python from $PYTHON"
@@ -139,7 +153,7 @@ make_environment() {
         [[ $ROS_MODE == wheels ]] || options=(--system-site-packages)
         logged "virtual environment .venv" 5 "$PYTHON" -m venv "${options[@]}" "$VENV" ||
             die "$PYTHON could not make a virtual environment in $VENV; see $LOG"
-        printf '%s\n' "$from" >"$begun"
+        printf '%s\n' "$origin" >"$ENVIRONMENT_ORIGIN"
     fi
     use_environment base
     build_pybullet_wheel
@@ -219,6 +233,25 @@ build_workspace() {
             --install-base install --symlink-install --merge-install --event-handlers console_cohesion+ \
             --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$VENV/bin/python" --no-warn-unused-cli
     ) || die "the workspace could not be built; the reason stands above and in $LOG"
-    printf '%s\n' "$WORKSPACE_WANTED" >"$WORKSPACE_STAMP.new"
+    mend_first_lines
+    printf '%s\n' "$WORKSPACE_WANTED $(python_folder)" >"$WORKSPACE_STAMP.new"
     mv "$WORKSPACE_STAMP.new" "$WORKSPACE_STAMP"
+}
+
+# The kernel splits a script's first line at spaces, quoted or not: where the interpreter's path holds one, the scripts
+# start through sh instead, which sees a command where Python sees one string.
+mend_first_lines() {
+    local script first
+    for script in "$INSTALL"/lib/qgf_*/*; do
+        [[ -f $script ]] || continue
+        IFS= read -r first <"$script"
+        [[ $first == '#!"'*'"' ]] || continue
+        {
+            printf '#!/bin/sh\n'
+            printf "'''exec' %s \"\$0\" \"\$@\"\n' '''\n" "${first#'#!'}"
+            tail -n +2 "$script"
+        } >"$script.new"
+        chmod +x "$script.new"
+        mv "$script.new" "$script"
+    done
 }
