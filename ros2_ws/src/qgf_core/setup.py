@@ -15,6 +15,6 @@ setup(
     zip_safe=False,
     maintainer="QGF developers",
     maintainer_email="qgf@users.noreply.github.com",
-    description="Shared logic without ROS: robot descriptions, kinematics, observations, actions, limits, smoothness, bundles",
+    description="Shared logic without ROS: robots, kinematics, observations, actions, limits, smoothness, bundles",
     license="Apache-2.0",
 )

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``./qgf doctor``: looks for what may be wrong on this machine, and says how to mend it.
+
+Each check yields one line: ok, warn or fail, what was looked at, what was found, and the remedy. Exits with 1 if a line
+says fail. Imports stand inside the checks, because a broken library is what a check is there to report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+DISCOVERY_LIMIT = 10.0  # [s]; discovery takes 0.1 s as a rule, at times 2 s
+LIBRARIES = ("numpy", "scipy", "torch", "pinocchio", "yaml", "pybullet", "gymnasium", "safetensors", "matplotlib")
+DISTRIBUTIONS = {"pinocchio": "pin", "yaml": "PyYAML"}  # names on the package index where they differ
+
+
+class Finding(NamedTuple):
+    """One line of the report; ``level`` is "ok", "warn" or "fail", ``remedy`` empty where there is nothing to mend."""
+
+    level: str
+    subject: str
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:<5} {self.subject:<22} {self.found}" + (f" -> {self.remedy}" if self.remedy else "")
+
+
+def check_machine() -> Iterator[Finding]:
+    release = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
+    system = release.get("PRETTY_NAME", platform.platform())
+    found = f"{system}, {platform.machine()}, {os.cpu_count()} cores, kernel {platform.release()}"
+    yield Finding("ok", "machine", found)
+    yield Finding("ok", "python", f"{platform.python_version()} in {sys.prefix}")
+    for tool in ("g++", "cmake"):
+        path = shutil.which(tool)
+        if path is None:
+            yield Finding("fail", tool, "not found", f"sudo apt-get install -y {tool}")
+        else:
+            version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+            yield Finding("ok", tool, version.splitlines()[0] if version else path)
+
+
+def check_libraries() -> Iterator[Finding]:
+    for name in LIBRARIES:
+        try:
+            importlib.import_module(name)
+            version = metadata.version(DISTRIBUTIONS.get(name, name))
+        except (ImportError, OSError, metadata.PackageNotFoundError) as error:
+            yield Finding("fail", name, f"does not import: {error}", "rm -r .venv, then ./qgf setup")
+        else:
+            yield Finding("ok", name, version)
+
+
+def check_torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return  # check_libraries has said so
+    device = f"CUDA, {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "CPU"
+    scripted = torch.jit.script(torch.nn.Linear(3, 1))
+    scripted(torch.zeros(1, 3))
+    threads = torch.get_num_threads()
+    found = f"TorchScript runs; {device}; {threads} threads"
+    if threads > 1:
+        yield Finding("warn", "torch threads", found, "OMP_NUM_THREADS=1: more only disturb networks this small")
+    else:
+        yield Finding("ok", "torch threads", found)
+
+
+def check_ros() -> Iterator[Finding]:
+    for name in ("rclpy", "qgf_msgs.msg"):
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            yield Finding("fail", name, f"does not import: {error}", "./qgf build")
+        else:
+            yield Finding("ok", name, str(Path(module.__file__ or "").parent))
+    distribution, middleware = os.environ.get("ROS_DISTRO", "?"), os.environ.get("RMW_IMPLEMENTATION", "the default")
+    yield Finding("ok", "ROS", f"{distribution}, middleware {middleware}")
+    try:
+        importlib.import_module("launch_ros")
+    except ImportError:
+        yield Finding("ok", "launch_ros", "not here: launch files need a distribution; ./qgf run and ./qgf demo do not")
+    else:
+        yield Finding("ok", "launch_ros", "ros2 launch qgf_bringup works")
+
+
+def check_domain() -> Iterator[Finding]:
+    text = os.environ.get("ROS_DOMAIN_ID", "")
+    if not text:
+        yield Finding("ok", "ROS_DOMAIN_ID", "not set, so 0; ./qgf demo and ./qgf test take a free one of their own")
+    elif not text.isdecimal() or int(text) > 101:
+        yield Finding("fail", "ROS_DOMAIN_ID", repr(text), "set a number from 0 to 101, or unset it")
+    else:
+        yield Finding("ok", "ROS_DOMAIN_ID", text)
+    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    yield Finding("ok", "discovery range", reach + (": this machine only" if reach == "LOCALHOST" else ""))
+    if os.environ.get("ROS_LOCALHOST_ONLY", "0") != "0":
+        yield Finding("warn", "ROS_LOCALHOST_ONLY", "is deprecated and overrides the range", "unset ROS_LOCALHOST_ONLY")
+
+
+def check_discovery() -> Iterator[Finding]:
+    """Sends a message to a second process and waits for its answer, over the middleware in use."""
+    try:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from std_msgs.msg import String
+    except ImportError:
+        return  # check_ros has said so
+    subject = "DDS between processes"
+    remedy = "let UDP multicast through the firewall on the loopback interface (ip link set lo multicast on)"
+    topic = f"qgf_doctor_{os.getpid()}"
+    child = subprocess.Popen([sys.executable, __file__, "--answer", topic], stdout=subprocess.DEVNULL)
+    context = rclpy.Context()
+    try:
+        rclpy.init(context=context)
+        node = rclpy.create_node("qgf_doctor", context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        answers: list[str] = []
+        node.create_subscription(String, f"{topic}/answer", lambda message: answers.append(message.data), 10)
+        publisher = node.create_publisher(String, f"{topic}/call", 10)
+        begun = time.monotonic()
+        while not answers and time.monotonic() - begun < DISCOVERY_LIMIT and child.poll() is None:
+            publisher.publish(String(data=socket.gethostname()))
+            executor.spin_once(timeout_sec=0.05)
+        took = time.monotonic() - begun
+        if answers:
+            yield Finding("ok", subject, f"a message came back {took:.1f} s after the second process began")
+        elif child.poll() is not None:
+            yield Finding("fail", subject, f"the second process ended with {child.returncode}", "./qgf build")
+        else:
+            yield Finding("fail", subject, f"no answer within {DISCOVERY_LIMIT:.0f} s", remedy)
+    except RuntimeError as error:  # rclpy's own errors are RuntimeErrors
+        yield Finding("fail", subject, str(error).splitlines()[0], remedy)
+    finally:
+        child.terminate()
+        child.wait(timeout=10)
+        context.try_shutdown()
+
+
+def answer(topic: str) -> int:
+    """The second process of check_discovery: answers each call until it is terminated, or after a while by itself."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from std_msgs.msg import String
+
+    rclpy.init()
+    node = rclpy.create_node("qgf_doctor_answer")
+    publisher = node.create_publisher(String, f"{topic}/answer", 10)
+    node.create_subscription(String, f"{topic}/call", publisher.publish, 10)
+    end = time.monotonic() + 2 * DISCOVERY_LIMIT
+    with contextlib.suppress(ExternalShutdownException):
+        while time.monotonic() < end:
+            rclpy.spin_once(node, timeout_sec=0.1)
+    return 0
+
+
+def check_disk() -> Iterator[Finding]:
+    free = shutil.disk_usage(ROOT).free / 1e9
+    level = "fail" if free < 0.5 else "warn" if free < 3.0 else "ok"
+    remedy = "" if level == "ok" else "free some; old runs/ can go"
+    yield Finding(level, "disk", f"{free:.1f} GB free at {ROOT}", remedy)
+    segments = list(Path("/dev/shm").glob("fastrtps_*")) if Path("/dev/shm").is_dir() else []
+    if segments:
+        found = f"{len(segments)} Fast DDS segments in /dev/shm"
+        remedy = "with no ROS process running: rm /dev/shm/fastrtps_* /dev/shm/sem.fastrtps_*"
+        yield Finding("warn", "shared memory", found, remedy)
+    else:
+        yield Finding("ok", "shared memory", "nothing left behind")
+
+
+def check_realtime() -> Iterator[Finding]:
+    user = os.environ.get("USER", "USER")
+    limits = "in /etc/security/limits.d/qgf.conf, then log in again"
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(80))"
+    fifo = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    if fifo:
+        yield Finding("ok", "real-time priority", "SCHED_FIFO may be used")
+    else:
+        yield Finding("warn", "real-time priority", "SCHED_FIFO refused", f"'{user} - rtprio 98' {limits}")
+    locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if locked == resource.RLIM_INFINITY or os.geteuid() == 0:
+        yield Finding("ok", "memory lock", "unlimited")
+    else:
+        yield Finding("warn", "memory lock", f"{locked / 1e6:.0f} MB", f"'{user} - memlock unlimited' {limits}")
+    paths = Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_governor")
+    governors = {path.read_text().strip() for path in paths}
+    if governors - {"performance"}:
+        remedy = "sudo cpupower frequency-set -g performance"
+        yield Finding("warn", "CPU governor", ", ".join(sorted(governors)), remedy)
+    elif governors:
+        yield Finding("ok", "CPU governor", "performance")
+    yield sleeping_lateness()
+
+
+def sleeping_lateness(period: float = 0.002, cycles: int = 250) -> Finding:
+    """Wakes at absolute deadlines ``period`` [s] apart and reports how late it was."""
+    late = []
+    deadline = time.monotonic()
+    for _ in range(cycles):
+        deadline += period
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        late.append(time.monotonic() - deadline)
+    late.sort()
+    typical, worst = late[cycles // 2], late[-1]
+    found = f"wakes {typical * 1e3:.2f} ms late as a rule, {worst * 1e3:.1f} ms at worst over {cycles * period:.1f} s"
+    if worst > 0.005:
+        return Finding("warn", "timing", found, "end other loads on this machine")
+    return Finding("ok", "timing", found)
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    check_machine,
+    check_libraries,
+    check_torch,
+    check_ros,
+    check_domain,
+    check_discovery,
+    check_disk,
+    check_realtime,
+)
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--answer"]:
+        return answer(sys.argv[2])
+    failed = False
+    for check in CHECKS:
+        for finding in check():
+            print(finding, flush=True)
+            failed = failed or finding.level == "fail"
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
