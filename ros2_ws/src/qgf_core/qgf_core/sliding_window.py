@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The newest stretch of a live signal, ready for the batch formulas of `qgf_core.smoothness`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qgf_core.errors import MetricError
+from qgf_core.samples import Array, positive
+from qgf_core.smoothness import PeriodJitter, Smoothness, measure, period_jitter
+
+GAP_PERIODS, GAP_DURATION = 10.0, 0.05
+"""A silence of more than this many periods and this time [s] cuts the window: filling it would invent smoothness."""
+JITTER_BOUND = 0.3
+"""RMS deviation of the stamps from the uniform grid, in periods, above which all samples are interpolated."""
+MOST_LOST = 4.0
+"""More slots than this times the samples are not believed."""
+SHORTEST_INTERVAL = 1e-6
+"""Stamps nearer to each other than this [s] are the same."""
+RESTART_AFTER = 10
+"""Stamps in a row that lie before the newest one, after which the clock is taken to have been set back."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Samples of one window, uniform in time, and what their stamps said.
+
+    `values` (T, n) may be a view into the sliding window: it holds until the next `add`. `stamps` (T0,) [s] are as they
+    came, counted from the newest (0, the others negative).
+    """
+
+    values: Array
+    sample_rate: float
+    """[Hz]."""
+    stamps: Array
+    end: float
+    """Stamp of the newest sample [s]."""
+    lost: int
+    """Samples that were missing by the stamps, and are interpolated linearly; not counted where `resampled`."""
+    resampled: bool
+    """Whether the stamps were so uneven that all of `values` are interpolated."""
+
+    @property
+    def duration(self) -> float:
+        """From the first sample to one period after the last [s]."""
+        return len(self.values) / self.sample_rate
+
+    def measure(self, cutoff: float, deadband: float = 0.0) -> Smoothness:
+        """`qgf_core.smoothness.measure` of the window. :param cutoff: [Hz]. :param deadband: [unit of the signal]."""
+        return measure(self.values, self.sample_rate, cutoff, deadband)
+
+    def jitter(self, period: float | None = None) -> PeriodJitter:
+        """`qgf_core.smoothness.period_jitter` of the stamps. :param period: nominal [s], else the median interval."""
+        return period_jitter(self.stamps, float(np.median(np.diff(self.stamps))) if period is None else period)
+
+
+class SlidingWindow:
+    """Ring buffer of the samples of the last `duration` seconds of n joints.
+
+    Every sample is written twice, `capacity` apart, so that the window is one contiguous stretch and no sample moves.
+
+    Stamps decide. One that repeats the newest is dropped; so is one that goes back, but ten of those in a row mean that
+    the clock was set back, and the window starts afresh. A silence of more than ten periods and 50 ms cuts it. Else
+    each sample takes the nearest slot of a uniform grid with its value unchanged, since stamps jitter more than the
+    loops that they come from, and only slots without a sample (lost ones) are interpolated. Where the stamps' RMS
+    deviation from the grid is above 0.3 periods, that picture is wrong: all values are interpolated linearly at the
+    grid's times, which damps content near Nyquist.
+
+    :param duration: [s].
+    :param joints: n.
+    :param capacity: samples kept at most; at higher rates than capacity / duration the window is shorter.
+    """
+
+    def __init__(self, duration: float, joints: int, capacity: int = 4096) -> None:
+        self.duration = positive(duration, "duration")
+        if joints < 1 or capacity < 2:
+            raise MetricError(f"joints: {joints}, capacity: {capacity}; give at least 1 and 2")
+        self.joints, self.capacity = joints, capacity
+        self._values: Array = np.zeros((2 * capacity, joints))
+        self._stamps: Array = np.zeros(2 * capacity)
+        self._next = 0
+        self._length = 0
+        self._going_back = 0
+        self.repeated = 0
+        """Samples dropped because their stamp was that of the newest."""
+        self.backward = 0
+        """Samples dropped because their stamp was before that of the newest."""
+        self.restarts = 0
+        """Times that the window began afresh because the clock was set back."""
+
+    def __len__(self) -> int:
+        """Samples held, some of which may be older than `duration`."""
+        return self._length
+
+    def clear(self) -> None:
+        """Forget all samples, but not the counts."""
+        self._next = self._length = self._going_back = 0
+
+    def add(self, stamp: float, values: npt.ArrayLike) -> bool:
+        """Take one sample; True if it was kept, False if its stamp repeats or goes back.
+
+        :param stamp: [s].
+        :param values: (n,).
+        :raises MetricError: not n finite numbers, or a stamp that is not finite.
+        """
+        row = np.asarray(values, dtype=np.float64)
+        if row.shape != (self.joints,) or not np.isfinite(row).all() or not np.isfinite(stamp):
+            raise MetricError(f"values: {values!r} at {stamp}; give {self.joints} finite numbers and a finite stamp")
+        if self._length:
+            newest = self._stamps[self._next - 1 + (self.capacity if self._next == 0 else 0)]
+            if abs(stamp - newest) < SHORTEST_INTERVAL:
+                self.repeated += 1
+                return False
+            if stamp < newest:
+                self.backward += 1
+                self._going_back += 1
+                if self._going_back < RESTART_AFTER:
+                    return False
+                self.restarts += 1
+                self.clear()
+            self._going_back = 0
+        for place in (self._next, self._next + self.capacity):
+            self._values[place] = row
+            self._stamps[place] = stamp
+        self._next = (self._next + 1) % self.capacity
+        self._length = min(self._length + 1, self.capacity)
+        return True
+
+    def window(self) -> Window | None:
+        """The samples of the last `duration`, since the last gap; None while there are fewer than 3."""
+        if self._length < 3:
+            return None
+        stop = self._next + self.capacity
+        stamps = self._stamps[stop - self._length:stop]
+        intervals = np.diff(stamps)
+        period = float(np.median(intervals))
+        # Half a period of grace keeps the number of samples from flickering with the stamps' rounding.
+        first = int(np.searchsorted(stamps, stamps[-1] - self.duration + 0.5 * period))
+        gaps = np.flatnonzero(intervals[first:] > max(GAP_PERIODS * period, GAP_DURATION))
+        if len(gaps):
+            first += int(gaps[-1]) + 1
+        if self._length - first < 3:
+            return None
+        values = self._values[stop - self._length + first:stop]
+        return _uniform(values, stamps[first:] - stamps[-1], float(stamps[-1]))
+
+
+def _slots(stamps: Array, counted: Array, total: int) -> tuple[npt.NDArray[np.int_], float, float]:
+    """Ascending stamps (T0,) on a grid of `total` periods: slots (T0,), period [s], RMS deviation [periods].
+
+    :param counted: roughly the slots (T0,), for the grid's phase.
+    """
+    period = (stamps[-1] - stamps[0]) / total
+    slots = np.round(stamps / period - np.median(stamps / period - counted)).astype(int)
+    # A late stamp falls into the slot of its successor, which is in time: it takes the one before.
+    order = np.arange(len(slots))
+    slots = np.minimum.accumulate((slots - order)[::-1])[::-1] + order
+    slots -= slots[0]
+    return slots, float(period), float(np.std(stamps / period - slots))
+
+
+def _uniform(values: Array, stamps: Array, end: float) -> Window:
+    """A window of samples (T0, n) at ascending stamps (T0,) of which the last is 0, at `end` [s]."""
+    intervals = np.diff(stamps)
+    steps = np.round(intervals / np.median(intervals))
+    if steps.sum() > MOST_LOST * len(steps):
+        steps[:] = 1.0  # bursts, whose short intervals say nothing of the rate
+    counted = np.concatenate([[0.0], np.cumsum(steps)])
+    slots, period, deviation = _slots(stamps, counted, max(int(counted[-1]), 1))
+    if deviation > 0.1:
+        # Strong jitter makes the count wrong by a few: the right one leaves the smallest deviation.
+        nearby = {len(steps), *range(max(1, int(counted[-1]) - 3), int(counted[-1]) + 4)}
+        slots, period, deviation = min((_slots(stamps, counted, n) for n in sorted(nearby)), key=lambda fit: fit[2])
+    resampled = deviation > JITTER_BOUND
+    lost = 0 if resampled else int(slots[-1]) + 1 - len(slots)
+    if resampled:
+        grid = np.arange(int(np.floor(-stamps[0] / period * (1.0 + 1e-9))), -1, -1) * -period
+        values = np.column_stack([np.interp(grid, stamps, column) for column in values.T])
+    elif lost:
+        values = np.column_stack([np.interp(np.arange(slots[-1] + 1), slots, column) for column in values.T])
+    return Window(values, 1.0 / period, stamps, end, lost, resampled)
