@@ -49,7 +49,7 @@ logged() {
         say "$what: done in $((SECONDS - begun)) s"
     else
         printf 'qgf: the last lines of %s:\n' "$LOG" >&2
-        tail -n 25 "$LOG" | sed 's/^/    /' >&2
+        last_log | tail -n 20 | cut -c 1-300 | sed 's/^/    /' >&2
     fi
     return "$status"
 }
@@ -67,8 +67,11 @@ end_group() {
     kill -KILL -- "-$1" 2>/dev/null || :
 }
 
-# True where the last command that `logged` ran failed for want of a network.
+# Prints what the last command that `logged` ran has written.
+last_log() { awk '/^==== / { text = "" } { text = text $0 "\n" } END { printf "%s", text }' "$LOG"; }
+
+# True where that command failed for want of a network.
 log_shows_no_network() {
-    tac "$LOG" | sed '/^==== /q' | grep -qE \
+    last_log | grep -E >/dev/null \
         'NewConnectionError|Failed to establish a new connection|NameResolutionError|Temporary failure in name resolution|Temporary failure resolving|Network is unreachable|ConnectTimeoutError|Could not connect to|Could not resolve'
 }

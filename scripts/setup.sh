@@ -14,6 +14,8 @@ ensure_setup() {
     stamps
     if is_current; then return; fi
     refuse_lost_distribution
+    [[ $ROOT != *:* ]] || die "the path $ROOT holds a colon, which search paths cannot hold; move the checkout"
+    [[ -w $ROOT && -w $WORKSPACE ]] || die "$ROOT cannot be written by $(id -un); clone it to a folder of yours"
     mkdir -p "${LOG%/*}"
     exec {lock}>"$WORKSPACE/log/.setup-lock"
     if ! flock -n "$lock"; then
@@ -210,7 +212,10 @@ pip_failed() {
     if log_shows_no_network; then
         die "no network: the Python package index cannot be reached; connect, or set PIP_INDEX_URL to a mirror, and run ./qgf setup again"
     fi
-    grep -q 'No space left on device' "$LOG" && die "the disk is full; free about 3 GB at $ROOT and run ./qgf setup again"
+    if last_log | grep 'CERTIFICATE_VERIFY_FAILED' >/dev/null; then
+        die "the package index's certificate is not trusted (a proxy's?); set PIP_CERT to the file of its authority and run ./qgf setup again"
+    fi
+    ! last_log | grep 'No space left on device' >/dev/null || die "the disk is full; free about 3 GB at $ROOT and run ./qgf setup again"
     die "$1; the reason stands above and in $LOG; mend it and run ./qgf setup again"
 }
 
