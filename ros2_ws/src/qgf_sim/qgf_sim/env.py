@@ -16,7 +16,7 @@ from qgf_core.limiter import Limiter
 from qgf_core.observation import ObservationBuilder
 from qgf_core.robot import RobotSpec, load_robot, read_urdf, strip_meshes
 from qgf_sim.arm import PyBulletArm
-from qgf_sim.reach import ReachConfig, load_reach, reward_terms, sample_goal, sample_start
+from qgf_sim.reach import ReachConfig, draw_episode, load_reach, reward_terms
 
 
 class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -58,7 +58,7 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Start an episode. `options` may hold `start` (n,) [rad] and `goal` (3,) [m] in place of drawn ones."""
         super().reset(seed=seed)
         given = options or {}
-        drawn_start, drawn_goal = sample_start(self.config, self.robot, self.np_random), sample_goal(self.config, self.np_random)
+        drawn_start, drawn_goal = draw_episode(self.config, self.robot, self.np_random)
         start = np.asarray(given.get("start", drawn_start), dtype=np.float64)
         self.goal = np.asarray(given.get("goal", drawn_goal), dtype=np.float64)
         self._arm.reset(start)
@@ -83,7 +83,7 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         terms = reward_terms(self.config, self._distance, previous, action)
         self._steps += 1
         truncated = self._steps >= self.config.episode_steps
-        info = {"distance": self._distance, "is_success": self._distance <= self.config.goal_tolerance, "reward_terms": terms,
+        info = {"distance": self._distance, "is_success": self.succeeded, "reward_terms": terms,
                 "command": command.velocity, "measured": self._measured, "joint_velocity": self._true[1]}
         return observation, sum(terms.values()), False, truncated, info
 
@@ -93,6 +93,11 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._measured = (self._true[0] + self.np_random.normal(0.0, self._noise[0], n) if self._noise[0] else self._true[0],
                           self._true[1] + self.np_random.normal(0.0, self._noise[1], n) if self._noise[1] else self._true[1])
         return self._builder.build(*self._measured, self._previous_action, self.goal)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the tool is within the goal tolerance now."""
+        return self._distance <= self.config.goal_tolerance
 
     def _true_distance(self) -> float:
         return float(np.linalg.norm(self._kinematics.tool_position(self._true[0]) - self.goal))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from qgf_core.config import find_config, from_mapping, load_yaml
@@ -72,15 +73,16 @@ def load_reach(name: str = "reach") -> ReachConfig:
     return from_mapping(ReachConfig, load_yaml(path), path)
 
 
-def sample_start(config: ReachConfig, robot: RobotSpec, generator: np.random.Generator) -> Vector:
-    """A start pose (n,) [rad] round home, inside the margins."""
+def draw_episode(config: ReachConfig, robot: RobotSpec, generator: np.random.Generator) -> tuple[Vector, Vector]:
+    """Start pose (n,) [rad] round home and goal (3,) [m] in the base frame of one episode."""
     start = robot.home + generator.uniform(-config.start_spread, config.start_spread, len(robot.joints))
-    return np.clip(start, robot.position_lower + robot.position_margin, robot.position_upper - robot.position_margin)
+    start = np.clip(start, robot.position_lower + robot.position_margin, robot.position_upper - robot.position_margin)
+    return start, generator.uniform(config.goal_region.lower, config.goal_region.upper)
 
 
-def sample_goal(config: ReachConfig, generator: np.random.Generator) -> Vector:
-    """A goal (3,) [m] in the base frame."""
-    return generator.uniform(config.goal_region.lower, config.goal_region.upper)
+def seeded_episode(config: ReachConfig, robot: RobotSpec, seed: int) -> tuple[Vector, Vector]:
+    """The start pose and goal of the episode that `env.reset(seed=seed)` begins."""
+    return draw_episode(config, robot, seeding.np_random(seed)[0])
 
 
 def reward_terms(config: ReachConfig, distance: float, previous_distance: float, action: NDArray[np.floating]) -> dict[str, float]:

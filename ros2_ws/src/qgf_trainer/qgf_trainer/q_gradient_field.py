@@ -154,7 +154,7 @@ class FieldStabiliser:
     _NOISE_FLOOR = 1e-3
 
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
-        self.config, self._generator = config, generator
+        self.config, self.generator = config, generator
         self.updates = 0
         self.terms = 0
         self._mean_square = 0.0
@@ -175,8 +175,8 @@ class FieldStabiliser:
             return None
         if config.rows:  # a replayed batch is in random order: its head is a random sub-batch
             observation, action, next_observation = (x[:config.rows] for x in (observation, action, next_observation))
-        noise = torch.randn(observation.shape, generator=self._generator, dtype=observation.dtype)
-        probe = torch.randint(0, 2, action.shape, generator=self._generator).to(action.dtype).mul_(2).sub_(1)
+        noise = torch.randn(observation.shape, generator=self.generator, dtype=observation.dtype)
+        probe = torch.randint(0, 2, action.shape, generator=self.generator).to(action.dtype).mul_(2).sub_(1)
         if config.form == "paper":
             field = _field(critic, observation, action, next_observation, config.noise * noise, probe)
             losses = _losses(field, config.margin)

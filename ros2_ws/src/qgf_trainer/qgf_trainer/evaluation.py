@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation of a reaching policy on fixed goals, start poses and noise, with the one set of smoothness formulas."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qgf_core import smoothness
+from qgf_core.config import find_config, from_mapping, load_yaml
+from qgf_sim.env import ReachEnv
+
+Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Observation (n_obs,) -> action (n_act,)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Every field of config/eval/reach.yaml."""
+
+    first_seed: int = 10_000
+    episodes: int = 20
+    sensor_noise: bool = True
+    hold_time: float = 1.0
+    """[s]"""
+    settle_time: float = 0.5
+    """[s]"""
+    final_time: float = 0.2
+    """[s]"""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.first_seed < 0:
+            raise ValueError(f"episodes {self.episodes} must be at least 1 and first_seed {self.first_seed} not negative")
+        if min(self.hold_time, self.settle_time, self.final_time) <= 0:
+            raise ValueError("hold_time, settle_time and final_time must be positive")
+
+
+def load_evaluation(name: str = "reach") -> EvaluationConfig:
+    """config/eval/<name>.yaml or a YAML file. :raises ConfigError: unknown name, key or value."""
+    path = find_config("eval", name)
+    return from_mapping(EvaluationConfig, load_yaml(path), path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What happened in one episode of T control periods with n joints."""
+
+    goal: NDArray[np.float64]  # (3,) [m]
+    observation: NDArray[np.float32]  # (T, n_obs) raw
+    raw_action: NDArray[np.float64]  # (T, n) in [-1, 1]
+    command: NDArray[np.float64]  # (T, n) limited [rad/s]
+    joint_velocity: NDArray[np.float64]  # (T, n) true [rad/s], after each period
+    distance: NDArray[np.float64]  # (T,) true [m], after each period
+    reward: float
+
+
+def run_episode(env: ReachEnv, policy: Policy, seed: int) -> Episode:
+    """One episode whose goal, start and noise come from `seed`."""
+    observation, info = env.reset(seed=seed)
+    observations, actions, commands, velocities, distances, total = [], [], [], [], [], 0.0
+    done = False
+    while not done:
+        observations.append(observation)
+        action = np.asarray(policy(observation), dtype=np.float32)
+        observation, reward, terminated, truncated, step = env.step(action)
+        done = terminated or truncated
+        total += reward
+        actions.append(action.astype(np.float64))
+        commands.append(step["command"])
+        velocities.append(step["joint_velocity"])
+        distances.append(step["distance"])
+    return Episode(info["goal"], np.array(observations), np.array(actions), np.array(commands), np.array(velocities),
+                   np.array(distances), total)
+
+
+def judge(episodes: Sequence[Episode], rate: float, tolerance: float, config: EvaluationConfig) -> dict[str, float]:
+    """Figures over episodes, as flat names.
+
+    success: share with the tool within `tolerance` [m] at the end; settled: within it all through the last `settle_time`;
+    final_distance_mm: mean over the last `final_time`, failures included; hold_rms [rad/s]: content above a fifth of the control
+    rate of the true joint velocity in the last `hold_time`, successful episodes only (NaN-free: -1 where there is none).
+    Smoothness is given for the raw action in [-1, 1] and, with the prefix `command_`, for the limited command [rad/s].
+
+    :param rate: control rate [Hz].
+    """
+    hold, settle, final = (max(1, round(t * rate)) for t in (config.hold_time, config.settle_time, config.final_time))
+    success = np.array([e.distance[-1] <= tolerance for e in episodes])
+    held = [float(np.mean(smoothness.band_rms(e.joint_velocity[-hold:], rate, rate / 5))) for e, ok in zip(episodes, success) if ok]
+    figures = {
+        "episodes": float(len(episodes)),
+        "success": float(success.mean()),
+        "settled": float(np.mean([np.all(e.distance[-settle:] <= tolerance) for e in episodes])),
+        "final_distance_mm": float(1e3 * np.mean([e.distance[-final:].mean() for e in episodes])),
+        "return": float(np.mean([e.reward for e in episodes])),
+        "hold_rms": float(np.mean(held)) if held else -1.0,
+    }
+    for prefix, signals in (("", [e.raw_action for e in episodes]), ("command_", [e.command for e in episodes])):
+        figures |= {prefix + name: value for name, value in _smoothness(signals, rate).items()}
+    return figures
+
+
+def _smoothness(signals: Sequence[NDArray[np.float64]], rate: float) -> dict[str, float]:
+    """Every metric of a command signal (T, n), averaged over joints and episodes."""
+    def mean(metric: Callable[[NDArray[np.float64]], object]) -> float:
+        return float(np.mean([np.mean(np.asarray(metric(signal))) for signal in signals]))
+
+    return {
+        "sm": mean(smoothness.paper_smoothness),
+        "sm_amplitude": mean(lambda s: smoothness.amplitude_smoothness(s, rate)),
+        "mean_abs_delta": mean(smoothness.mean_absolute_delta),
+        "total_variation_rate": mean(lambda s: smoothness.total_variation_rate(s, rate)),
+        "high_frequency_ratio": mean(lambda s: smoothness.high_frequency_ratio(np.diff(s, axis=0), rate, rate / 5)),
+        "spectral_centroid": mean(lambda s: smoothness.spectral_centroid(s, rate)),
+        "sign_flip_index": mean(lambda s: smoothness.sign_flip_index(s, 1e-3)),
+    }
+
+
+def evaluate(env: ReachEnv, policy: Policy, config: EvaluationConfig) -> tuple[dict[str, float], list[Episode]]:
+    """Figures (see `judge`) and the episodes behind them."""
+    episodes = [run_episode(env, policy, config.first_seed + i) for i in range(config.episodes)]
+    return judge(episodes, env.config.control_rate, env.config.goal_tolerance, config), episodes

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a trained agent to a bundle that carries its whole contract."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pybullet
+import torch
+
+from qgf_core.bundle import save_bundle
+from qgf_core.manifest import make_manifest
+from qgf_sim.env import ReachEnv
+from qgf_trainer.config import TrainConfig, describe
+from qgf_trainer.evaluation import Episode
+from qgf_trainer.td3 import TD3
+
+_PROBES = 64
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
+            "gymnasium": gymnasium.__version__, "pybullet": str(pybullet.getAPIVersion())}
+
+
+def export_bundle(path: Path, agent: TD3, env: ReachEnv, config: TrainConfig, steps: int, figures: dict[str, float],
+                  episodes: Sequence[Episode]) -> str:
+    """Write the bundle; golden probes are observations that the policy met in the evaluation.
+
+    :returns: the file's SHA-256. :raises QgfError: see `save_bundle`.
+    """
+    met = np.concatenate([episode.observation for episode in episodes])
+    probes = met[np.linspace(0, len(met) - 1, _PROBES).astype(int)]
+    training: dict[str, Any] = {"config": describe(config), "steps": steps, "versions": versions()}
+    drive = env.robot.drive
+    manifest = make_manifest(task=config.task, robot=env.robot, observation=env.config.observation, action=env.action_spec,
+                             control_rate=env.config.control_rate, delay_range=(drive.latency, drive.latency),
+                             goal_region=env.config.goal_region, training=training, evaluation=figures, urdf=env.urdf)
+    return save_bundle(path, agent.deployed(), manifest, probes)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replay buffer: preallocated tensors, sampled without a Python loop."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Transitions, all float32."""
+
+    observation: Tensor  # (B, n_obs)
+    action: Tensor  # (B, n_act)
+    reward: Tensor  # (B,)
+    next_observation: Tensor  # (B, n_obs)
+    terminal: Tensor  # (B,): 1 where the episode truly ended; a time limit is 0
+
+
+class ReplayBuffer:
+    """The last `capacity` transitions."""
+
+    _FIELDS = ("observation", "action", "reward", "next_observation", "terminal")
+
+    def __init__(self, capacity: int, n_obs: int, n_act: int) -> None:
+        self.capacity, self.size, self._next = capacity, 0, 0
+        self._data = Batch(torch.zeros(capacity, n_obs), torch.zeros(capacity, n_act), torch.zeros(capacity),
+                           torch.zeros(capacity, n_obs), torch.zeros(capacity))
+
+    def add(self, observation: NDArray[np.float32], action: NDArray[np.float32], reward: float, next_observation: NDArray[np.float32],
+            terminal: bool) -> None:
+        """Store one transition; the oldest goes when the buffer is full."""
+        i = self._next
+        self._data.observation[i] = torch.from_numpy(observation)
+        self._data.action[i] = torch.from_numpy(action)
+        self._data.reward[i] = reward
+        self._data.next_observation[i] = torch.from_numpy(next_observation)
+        self._data.terminal[i] = float(terminal)
+        self._next = (i + 1) % self.capacity
+        self.size = min(self.size + 1, self.capacity)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Transitions drawn uniformly with replacement. :raises ValueError: the buffer is empty."""
+        if self.size == 0:
+            raise ValueError("the replay buffer is empty")
+        rows = torch.randint(0, self.size, (batch_size,), generator=generator)
+        return Batch(*(field.index_select(0, rows) for field in self._data))
+
+    def observation_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (n_obs,) of the stored observations."""
+        stored = self._data.observation[:self.size]
+        return stored.mean(0), stored.std(0, correction=0)
+
+    def reward_std(self) -> float:
+        """Standard deviation of the stored rewards."""
+        return float(self._data.reward[:self.size].std(correction=0))
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors for a checkpoint."""
+        state = {name: field[:self.size].clone() for name, field in zip(self._FIELDS, self._data)}
+        return {**state, "position": torch.tensor([self._next, self.size])}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state()`. :raises ValueError: it does not fit."""
+        position, size = (int(x) for x in state["position"])
+        if size > self.capacity:
+            raise ValueError(f"{size} stored transitions do not fit a buffer of {self.capacity}")
+        for name, field in zip(self._FIELDS, self._data):
+            field[:size] = state[name]
+        self._next, self.size = position % self.capacity, size

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop, in one function, with a recorder beside it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qgf_core import smoothness
+from qgf_core.errors import QgfError
+from qgf_core.robot import RobotSpec, load_robot
+from qgf_sim.env import ReachEnv
+from qgf_sim.reach import ReachConfig, load_reach
+from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
+from qgf_trainer.config import TrainConfig, describe
+from qgf_trainer.replay import ReplayBuffer
+from qgf_trainer.td3 import TD3
+
+_STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
+_REPORT_EVERY = 1.0  # [s]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """A glance at a running training; means over the last 40 episodes."""
+
+    step: int
+    steps_total: int
+    episode_return: float
+    success: float
+    mean_absolute_delta: float
+    paper_smoothness: float
+    steps_per_second: float
+    updates_per_second: float
+    eta: float
+    """[s]"""
+    phase: str
+
+
+class Recorder:
+    """Keeps recent episodes, writes progress.csv and TensorBoard events, reports about once a second.
+
+    :param folder: None writes nothing.
+    """
+
+    _COLUMNS = ("step", "time", "episode_return", "success", "mean_absolute_delta", "paper_smoothness", "steps_per_second",
+                "updates_per_second", "td_loss", "q_mean", "mixed_partial", "field_consistency", "curvature", "field_scale")
+
+    def __init__(self, config: TrainConfig, folder: Path | None, report: Callable[[Progress], None] | None, resumed_at: int) -> None:
+        self._config, self._report, self._started, self._first_step = config, report, time.monotonic(), resumed_at
+        self._episodes: deque[tuple[float, float, float, float]] = deque(maxlen=40)
+        self._last = 0.0
+        self._csv = None
+        self._writer = None
+        if folder is not None:
+            from torch.utils.tensorboard import SummaryWriter  # costs seconds to import, and a folder only training has
+
+            self._writer = SummaryWriter(str(folder / "tensorboard"))
+            path = folder / "progress.csv"
+            rows = _rows_before(path, resumed_at)
+            self._stream = path.open("w", newline="", encoding="utf-8")
+            self._csv = csv.DictWriter(self._stream, self._COLUMNS)
+            self._csv.writeheader()
+            self._csv.writerows(rows)
+
+    def episode(self, total: float, success: bool, actions: NDArray[np.float32]) -> None:
+        """Note an episode: its return, success and explored actions (T, n)."""
+        self._episodes.append((total, float(success), float(np.mean(smoothness.mean_absolute_delta(actions))),
+                               smoothness.paper_smoothness(actions)))
+
+    def step(self, step: int, updates: int, latest: dict[str, float], phase: str, force: bool = False) -> None:
+        """Write and report if it is time."""
+        now = time.monotonic()
+        if not force and now - self._last < _REPORT_EVERY:
+            return
+        self._last = now
+        elapsed = max(now - self._started, 1e-6)
+        rate = (step - self._first_step) / elapsed
+        means = [float(x) for x in np.mean(self._episodes, axis=0)] if self._episodes else [0.0] * 4
+        progress = Progress(step, self._config.steps, *means, rate, updates / elapsed,
+                            (self._config.steps - step) / rate if rate > 0 else 0.0, phase)
+        if self._csv is not None and self._writer is not None and self._episodes:
+            values = {k: v for k, v in dataclasses.asdict(progress).items() if k in self._COLUMNS} | latest
+            self._csv.writerow({"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}})
+            self._stream.flush()
+            for name, value in values.items():
+                self._writer.add_scalar(f"train/{name}", value, step)
+        if self._report is not None:
+            self._report(progress)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._writer is not None:
+            self._writer.close()
+            self._stream.close()
+
+
+def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
+    """Rows of an earlier progress.csv up to the step that is resumed from."""
+    if step == 0 or not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [row for row in csv.DictReader(stream) if None not in row and (row["step"] or "").isdigit() and int(row["step"]) <= step]
+
+
+def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Make the output folder. :raises QgfError: it exists with content and neither resume nor overwrite is set, or cannot be made."""
+    try:
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        if occupied and not (resume or overwrite):
+            raise QgfError(f"{folder}: exists already; choose another folder, or --resume to continue it, or --overwrite")
+        folder.mkdir(parents=True, exist_ok=True)
+        if overwrite and not resume:
+            for name in ("checkpoint.safetensors", "bundle.pt", "progress.csv", "evaluation.json", "config.json"):
+                (folder / name).unlink(missing_ok=True)
+            for events in (folder / "tensorboard").glob("events.*"):
+                events.unlink()
+        if not os.access(folder, os.W_OK):
+            raise QgfError(f"{folder}: cannot be written; choose another folder")
+    except OSError as error:
+        raise QgfError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+
+
+@dataclasses.dataclass
+class TrainingResult:
+    """The trained agent and what it was trained on."""
+
+    agent: TD3
+    env: ReachEnv
+    steps: int
+    interrupted: bool
+    training_time: float
+    """[s]"""
+
+
+def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = False, report: Callable[[Progress], None] | None = None,
+          should_stop: Callable[[], bool] = lambda: False) -> TrainingResult:
+    """Train until `config.steps`, or until `should_stop` and the end of the running episodes.
+
+    Environments run in step and end their episodes together; at such an end nothing of the physics has to be remembered, and that
+    is where checkpoints are taken: a run killed at any time and resumed gives the same result as one never killed.
+
+    :param folder: for checkpoints, progress.csv and TensorBoard events; None keeps nothing.
+    :param resume: continue from the folder's checkpoint; from the start if there is none.
+    :raises QgfError: configuration, checkpoint or disk; FloatingPointError-like divergence ends the run with a diagnosis.
+    """
+    torch.set_num_threads(1)
+    robot: RobotSpec = load_robot(config.robot)
+    task: ReachConfig = load_reach(config.task)
+    envs = [ReachEnv(robot, task) for _ in range(config.environments)]
+    n_obs, n_act = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]  # type: ignore[index]
+    agent = TD3(n_obs, n_act, config.learner, config.field, config.seed)
+    buffer = ReplayBuffer(min(config.buffer_size, config.steps + config.environments), n_obs, n_act)
+    noise = np.random.default_rng(config.seed)
+    for index, env in enumerate(envs):
+        env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
+    step, trained = 0, 0.0
+    path = None if folder is None else folder / "checkpoint.safetensors"
+    if resume and path is not None and path.exists():
+        step, trained = _restore(path, config, agent, buffer, noise, envs)
+    recorder = Recorder(config, folder, report, step)
+    started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
+    observation_std, reward_std = torch.ones(n_obs), 1.0
+    stopping = False
+    try:
+        while step < config.steps and not stopping:
+            observations = np.stack([env.reset()[0] for env in envs])
+            totals, actions = np.zeros(len(envs)), []
+            held = np.zeros((len(envs), n_act), np.float32)
+            for period in range(task.episode_steps):
+                if step < config.warmup_steps:
+                    if period % config.warmup_hold == 0:
+                        held = noise.uniform(-1.0, 1.0, held.shape).astype(np.float32)
+                    action = held
+                else:
+                    explored = agent.act(observations) + config.exploration_noise * noise.standard_normal(held.shape)
+                    action = np.clip(explored, -1.0, 1.0).astype(np.float32)
+                following = np.empty_like(observations)
+                for index, env in enumerate(envs):
+                    following[index], reward, terminated, _, info = env.step(action[index])
+                    buffer.add(observations[index], action[index], reward, following[index], terminated)
+                    totals[index] += reward
+                observations = following
+                actions.append(action)
+                before, step = step, step + len(envs)
+                if before < config.warmup_steps <= step and config.normalise_observations:
+                    agent.set_normaliser(*buffer.observation_statistics())
+                if step >= config.warmup_steps:
+                    for _ in range(step // config.steps_per_update - before // config.steps_per_update):
+                        if (agent.updates) % _STATISTICS_EVERY == 0 or agent.updates == first_update:
+                            observation_std, reward_std = buffer.observation_statistics()[1], buffer.reward_std()
+                        agent.update(buffer.sample(config.batch_size, agent.generator), observation_std, reward_std)
+                recorder.step(step, agent.updates - first_update, agent.latest, "warm-up" if step < config.warmup_steps else "training")
+                if step >= config.steps:
+                    break
+            for index, env in enumerate(envs):
+                recorder.episode(float(totals[index]), bool(env.succeeded), np.stack(actions)[:, index])
+            _check_finite(agent, step)
+            stopping = should_stop()
+            due = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
+            if path is not None and (due or stopping or step >= config.steps):
+                _save(path, config, agent, buffer, noise, envs, step, time.monotonic() - started)
+                last_checkpoint = step
+        recorder.step(step, agent.updates - first_update, agent.latest, "interrupted" if stopping else "trained", force=True)
+    finally:
+        recorder.close()
+        for env in envs[1:]:
+            env.close()
+    return TrainingResult(agent, envs[0], step, stopping and step < config.steps, time.monotonic() - started)
+
+
+def _check_finite(agent: TD3, step: int) -> None:
+    """:raises QgfError: the training has diverged."""
+    for name, value in agent.latest.items():
+        if not np.isfinite(value) or (name == "q_mean" and abs(value) > 1e6):
+            raise QgfError(f"training diverged at step {step}: {name} is {value:.3g}; lower field.smoothness or learner.learning_rate, "
+                           "and resume from the last checkpoint")
+
+
+def _save(path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator, envs: list[ReachEnv],
+          step: int, trained: float) -> None:
+    tensors, values = agent.state()
+    tensors |= {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
+    save_checkpoint(path, tensors, {
+        "agent": values, "step": step, "trained": trained, "config": describe(config), "noise": noise.bit_generator.state,
+        "environments": [env.np_random.bit_generator.state for env in envs]})
+
+
+def _restore(path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator,
+             envs: list[ReachEnv]) -> tuple[int, float]:
+    tensors, values = load_checkpoint(path)
+    ours, theirs = describe(config), dict(values["config"])
+    for key in ours:
+        if key not in ("steps", "checkpoint_steps") and json.loads(json.dumps(ours[key])) != theirs.get(key):
+            raise QgfError(f"{path}: was trained with {key} {theirs.get(key)}, not {ours[key]}; give the same settings or --overwrite")
+    try:
+        agent.restore(tensors, values["agent"])
+        buffer.restore({k[len("buffer."):]: v for k, v in tensors.items() if k.startswith("buffer.")})
+        noise.bit_generator.state = values["noise"]
+        for env, state in zip(envs, values["environments"]):
+            env.np_random.bit_generator.state = state
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error
+    return int(values["step"]), float(values["trained"])
