@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Physics in step with the wall clock: absolute deadlines, short delays made up for, long ones counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+
+from qgf_core.clocks import Clock, Pacer
+from qgf_sim.robot_double import JointSample, RobotDouble
+
+_CATCH_UP = 0.1
+"""Longest delay that is made up for by extra physics steps [s]; beyond it, simulated time falls behind."""
+_SLOW = 0.95
+"""Real-time factor below which the simulation is reported as slow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Health:
+    """How well the simulation kept up since the last report; counters are since the start."""
+
+    real_time_factor: float
+    """Simulated by elapsed time; NaN while none has passed."""
+    late_steps: int
+    """Physics steps that were made a period or more after their time."""
+    dropped_steps: int
+    """Physics steps that were never made."""
+    accepted_commands: int
+    malformed_commands: int
+    commands_beyond_limits: int
+    timed_out: bool
+    """Whether the command timeout keeps the arm at rest now."""
+    newly_malformed: int
+    newly_dropped: int
+
+    @property
+    def slow(self) -> bool:
+        """Whether simulated time fell behind."""
+        return self.newly_dropped > 0 or self.real_time_factor < _SLOW
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in words; "" if nothing is."""
+        parts = []
+        if self.slow:
+            parts.append(f"physics cannot keep up with real time (factor {self.real_time_factor:.2f})")
+        if self.newly_malformed:
+            parts.append(f"{self.newly_malformed} malformed commands refused")
+        if self.timed_out:
+            parts.append("no command within the timeout, arm at rest")
+        return "; ".join(parts)
+
+
+class RealTimeLoop:
+    """Runs a RobotDouble in real time in the thread that calls `run`.
+
+    As in the cycle of ros2_control (read, publish, write), a command acts from the first physics deadline after its
+    arrival.
+
+    :param on_state: called in that thread at every state period with the deadline at which the state holds
+        [ns of `clock`], the simulated time [ns], and the measured and the true state.
+    """
+
+    def __init__(self, double: RobotDouble, clock: Clock,
+                 on_state: Callable[[int, int, JointSample, JointSample], None]) -> None:
+        self.double, self._clock, self._on_state = double, clock, on_state
+        rate = double.settings.physics_rate
+        self.period = round(1e9 / rate)
+        self._every = round(rate / double.settings.state_rate)
+        self._most_steps = max(1, round(_CATCH_UP * rate))
+        self._pacer = Pacer(clock, self.period)
+        self._ticks = self._steps = self.late_steps = self.dropped_steps = 0
+        self._reset_done: threading.Event | None = None
+        self._reported = (clock.now(), 0, 0, 0)
+
+    def run(self, stop: threading.Event) -> None:
+        """Simulate until `stop` is set."""
+        self._pacer = Pacer(self._clock, self.period)
+        self._reported = (self._clock.now(), self._steps, 0, 0)
+        while not stop.is_set():
+            self.cycle()
+
+    def cycle(self) -> None:
+        """Wait for the next deadline, report the state there, and simulate to the one after it."""
+        before = self._pacer.skipped
+        deadline = self._pacer.wait()
+        missed = self._pacer.skipped - before
+        made_up = min(missed, self._most_steps)
+        for i in range(made_up):
+            self.double.step(deadline - (made_up - i) * self.period)
+        self.late_steps += made_up
+        self.dropped_steps += missed - made_up
+        self._steps += made_up
+        request, self._reset_done = self._reset_done, None
+        if request is not None:
+            self.double.reset()
+            request.set()
+        tick = self._ticks + missed
+        if self._ticks == 0 or tick // self._every > (self._ticks - 1) // self._every:
+            measured, truth = self.double.read()
+            self._on_state(deadline, self._steps * self.period, measured, truth)
+        self.double.step(deadline)
+        self._ticks = tick + 1
+        self._steps += 1
+
+    def reset(self, timeout: float) -> bool:
+        """From another thread: put the arm back to its start. :return: whether the loop did it within `timeout` [s]."""
+        done = threading.Event()
+        self._reset_done = done
+        return done.wait(timeout)
+
+    def health(self) -> Health:
+        """From any one thread, at intervals: how it went since the last call."""
+        then, old_steps, old_malformed, old_dropped = self._reported
+        now, steps, malformed, dropped = self._clock.now(), self._steps, self.double.malformed, self.dropped_steps
+        self._reported = (now, steps, malformed, dropped)
+        return Health(
+            real_time_factor=(steps - old_steps) * self.period / (now - then) if now > then else float("nan"),
+            late_steps=self.late_steps, dropped_steps=dropped,
+            accepted_commands=self.double.accepted, malformed_commands=malformed,
+            commands_beyond_limits=self.double.beyond_limits, timed_out=self.double.timed_out,
+            newly_malformed=malformed - old_malformed, newly_dropped=dropped - old_dropped)

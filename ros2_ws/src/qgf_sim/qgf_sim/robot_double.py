@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stand-in for an arm and its ros2_control driver: commands in, noisy joint states out, stepped by its caller."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pybullet
+from numpy.typing import NDArray
+
+from qgf_core.errors import ConfigError, RobotError
+from qgf_core.robot import RobotSpec
+from qgf_sim.arm import PyBulletArm
+from qgf_sim.reach import ReachConfig
+
+Vector = NDArray[np.float64]
+_SOURCE = "sim_node"
+
+
+def _described(description: str) -> dict[str, str]:
+    return {"description": description}
+
+
+@dataclasses.dataclass(frozen=True)
+class DoubleSettings:
+    """How the stand-in behaves; sim_node's parameters of the same names, `default_settings` gives their defaults."""
+
+    command_interface: Literal["velocity", "position"] = dataclasses.field(
+        metadata=_described("What commands mean: velocity [rad/s] or position [rad]. Only that topic is listened to."))
+    physics_rate: float = dataclasses.field(
+        metadata=_described("Physics steps per second [Hz], a multiple of state_rate."))
+    state_rate: float = dataclasses.field(
+        metadata=_described("Rate of joint_states [Hz]."))
+    command_timeout: float = dataclasses.field(
+        metadata=_described("Without a command for this long [s] the arm comes to rest (velocity: 0; position: the "
+                            "last command). 0: the last command is in force for ever, as in the real controllers."))
+    position_noise: float = dataclasses.field(
+        metadata=_described("Standard deviation of the noise on measured joint positions [rad]."))
+    velocity_noise: float = dataclasses.field(
+        metadata=_described("Standard deviation of the noise on measured joint velocities [rad/s]."))
+    start_position: tuple[float, ...] = dataclasses.field(
+        metadata=_described("Pose at the start and after ~/reset [rad], in the order and sign of the YAML's home."))
+    seed: int = dataclasses.field(
+        metadata=_described("Seed of the sensor noise."))
+
+    def __post_init__(self) -> None:
+        for name in ("physics_rate", "state_rate"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(_SOURCE, name, f"{getattr(self, name)} Hz must be positive", "correct the value")
+        for name in ("command_timeout", "position_noise", "velocity_noise", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(_SOURCE, name, f"{getattr(self, name)} must not be negative", "correct the value")
+        ratio = self.physics_rate / self.state_rate
+        if ratio < 1 - 1e-9 or abs(ratio - round(ratio)) > 1e-9:
+            raise ConfigError(_SOURCE, "physics_rate",
+                              f"{self.physics_rate} Hz is no multiple of state_rate {self.state_rate} Hz",
+                              "change one of the two")
+
+
+def default_settings(robot: RobotSpec, task: ReachConfig) -> dict[str, object]:
+    """A value for every field of DoubleSettings: the robot's rates and interface, the task's noise and physics."""
+    # The task's physics, sped up where the arm reports its state more often or at a rate that does not fit.
+    physics_rate = task.physics_rate
+    if (physics_rate / robot.state_rate) % 1.0 != 0.0:
+        physics_rate = robot.state_rate * math.ceil(physics_rate / robot.state_rate)
+    return {"command_interface": robot.command_interface, "physics_rate": physics_rate, "state_rate": robot.state_rate,
+            "command_timeout": 0.0, "position_noise": task.position_noise, "velocity_noise": task.velocity_noise,
+            "start_position": robot.home.tolist(), "seed": 0}
+
+
+class JointSample(NamedTuple):
+    """State of all movable joints in the order of RobotDouble.joint_names, in the driver's sign."""
+
+    position: Vector
+    """(m,) [rad; m for a prismatic finger]"""
+    velocity: Vector
+    """(m,) [rad/s; m/s]"""
+
+
+class _Command(NamedTuple):
+    value: Vector
+    arrival: int | None
+    """[ns], None for the standstill before the first command."""
+
+
+class RobotDouble:
+    """An arm with its driver. Time is handed in, so that it runs as well in a test as in a real-time loop.
+
+    `accept` may be called from another thread than the other methods.
+
+    :param robot: which arm; its signs are applied to commands and states.
+    :raises ConfigError: a setting does not fit the robot.
+    :raises RobotError: PyBullet cannot simulate it.
+    """
+
+    def __init__(self, robot: RobotSpec, settings: DoubleSettings, gui: bool = False) -> None:
+        n = len(robot.joints)
+        start = np.array(settings.start_position, dtype=np.float64)
+        if start.shape != (n,):
+            raise ConfigError(_SOURCE, "start_position", f"{start.size} values for {n} joints",
+                              "give one per joint [rad]")
+        outside = (start < robot.position_lower) | (start > robot.position_upper)
+        if outside.any():
+            joint = robot.joints[int(np.argmax(outside))]
+            raise ConfigError(_SOURCE, "start_position", f"{list(settings.start_position)} is outside the limits "
+                              f"{list(joint.position)} rad of '{joint.name}'", "choose a pose inside")
+        if gui and not os.environ.get("DISPLAY"):  # PyBullet would end the whole process
+            raise ConfigError(_SOURCE, "gui", "there is no display (DISPLAY is not set)",
+                              "run it on a desktop or without gui")
+        self.robot, self.settings = robot, settings
+        self._start, self._timeout = start, round(settings.command_timeout * 1e9)
+        if settings.command_interface == "velocity":
+            self._standstill, self._lower, self._upper = np.zeros(n), -robot.velocity_limit, robot.velocity_limit
+        else:
+            self._standstill, self._lower, self._upper = start, robot.position_lower, robot.position_upper
+        self._random = np.random.default_rng(settings.seed)
+        self._arm = PyBulletArm(robot, settings.physics_rate, gui)
+        self.joint_names = robot.joint_names + self._arm.other_joint_names
+        self.accepted = self.malformed = self.beyond_limits = 0
+        self.timed_out = False
+        self.reset()
+
+    def reset(self) -> None:
+        """To the start pose, at rest, all commands forgotten. Counters and the noise go on."""
+        self._arm.reset(self._start)
+        self._command = _Command(self._standstill, None)
+        self.timed_out = False
+
+    def accept(self, values: Sequence[float], now: int) -> str:
+        """Take a command in the robot's joint order and the driver's sign, arrived at `now` [ns].
+
+        :return: "" or why it was refused, in words; the command before it then stays in force. What is beyond the
+            robot's velocity or position limits is cut to them and counted.
+        """
+        value = np.array(values, dtype=np.float64)
+        if value.shape != self._standstill.shape:
+            self.malformed += 1
+            return f"{value.size} values for {self._standstill.size} joints"
+        if not np.isfinite(value).all():
+            self.malformed += 1
+            return f"not finite: {value.tolist()}"
+        value *= self.robot.signs
+        allowed = np.clip(value, self._lower, self._upper)
+        if np.any(np.abs(allowed - value) > 1e-9):
+            self.beyond_limits += 1
+        self.accepted += 1
+        self._command = _Command(allowed, now)  # one assignment, so that `step` sees the old or the new one
+        return ""
+
+    def step(self, now: int) -> None:
+        """Simulate one physics period that begins at `now` [ns]. :raises RobotError: the physics window was closed."""
+        command = self._command
+        self.timed_out = self._timeout > 0 and command.arrival is not None and now - command.arrival > self._timeout
+        if self.timed_out and self.settings.command_interface == "velocity":
+            command = _Command(self._standstill, command.arrival)
+        try:
+            self._arm.step(command.value, self.settings.command_interface)
+        except pybullet.error as error:
+            raise RobotError(_SOURCE, "", f"the physics is gone ({error})", "leave its window open") from error
+
+    def read(self) -> tuple[JointSample, JointSample]:
+        """The state as the sensors tell it, and as it is. Each call draws new noise; a gripper's joints carry none."""
+        (position, velocity), (other_position, other_velocity) = self._arm.state(), self._arm.other_state()
+        signs, n = self.robot.signs, self._standstill.size
+        truth = JointSample(np.concatenate([signs * position, other_position]),
+                            np.concatenate([signs * velocity, other_velocity]))
+        measured = JointSample(truth.position.copy(), truth.velocity.copy())
+        measured.position[:n] += self._random.normal(0.0, self.settings.position_noise, n)
+        measured.velocity[:n] += self._random.normal(0.0, self.settings.velocity_noise, n)
+        return measured, truth
+
+    def close(self) -> None:
+        """Leave the physics."""
+        self._arm.close()

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sim_node: a simulated arm behind the topics of a ros2_control driver, in real time."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_profile_system_default
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from qgf_core.clocks import SteadyClock
+from qgf_core.config import from_mapping
+from qgf_core.errors import QgfError
+from qgf_core.robot import load_robot
+from qgf_sim.reach import load_reach
+from qgf_sim.real_time import RealTimeLoop
+from qgf_sim.robot_double import DoubleSettings, JointSample, RobotDouble, default_settings
+
+RCLError = rclpy_implementation.RCLError
+_WARNING_PERIOD = 5.0
+_RESET_TIMEOUT = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _NodeSettings:
+    """The parameters that are not DoubleSettings."""
+
+    robot: str = dataclasses.field(default="panda", metadata={
+        "description": "Arm: the name of a file in config/robots, or the path of a YAML file."})
+    gui: bool = dataclasses.field(default=False, metadata={"description": "Show the physics in a window."})
+    publish_clock: bool = dataclasses.field(default=False, metadata={
+        "description": "Publish simulated time on /clock, for nodes with use_sim_time, and stamp the states with it."})
+
+
+class SimNode(Node):
+    """Wiring: parameters, topics and the service of a RealTimeLoop. `run` is to be called in a thread of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_node")
+        settings = self._declare(_NodeSettings, {f.name: f.default for f in dataclasses.fields(_NodeSettings)})
+        robot = load_robot(settings.robot)
+        double_settings = self._declare(DoubleSettings, default_settings(robot, load_reach()))
+        self.double = RobotDouble(robot, double_settings, settings.gui)
+        self._steady = SteadyClock()
+        self._loop = RealTimeLoop(self.double, self._steady, self._publish)
+        self._names = list(self.double.joint_names)
+
+        overridable = QoSOverridingOptions.with_default_policies()
+        # joint_state_broadcaster leaves its QoS to the middleware: in Fast DDS reliable, transient local, keep last 1.
+        # This one is reliable too, but deeper, so that a recorder loses nothing, and sends no old state to latecomers.
+        self._states = self.create_publisher(JointState, robot.topics.joint_states, QoSProfile(depth=10),
+                                             qos_overriding_options=overridable)
+        self._truth = self.create_publisher(JointState, "~/ground_truth", QoSProfile(depth=100),
+                                            qos_overriding_options=overridable)
+        self._clock_topic = None
+        if settings.publish_clock:
+            self._clock_topic = self.create_publisher(Clock, "/clock", QoSProfile(depth=1))
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        interface = double_settings.command_interface
+        # The forward controllers' own QoS: in Fast DDS best effort, which hears reliable publishers too.
+        commands = self.create_subscription(Float64MultiArray, getattr(robot.topics, interface), self._on_command,
+                                            qos_profile_system_default, qos_overriding_options=overridable)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_timer(1.0, self._report, clock=RosClock(clock_type=ClockType.STEADY_TIME))
+        self.get_logger().info(
+            f"{robot.name}: {interface} commands on {commands.topic_name}, {self._states.topic_name} at "
+            f"{double_settings.state_rate:g} Hz, physics at {double_settings.physics_rate:g} Hz")
+
+    def _declare(self, cls: type, defaults: dict[str, Any]) -> Any:
+        """An instance of `cls` from the parameters of its fields' names, which are declared here."""
+        values = {}
+        for field in dataclasses.fields(cls):
+            # Typed dynamically, so that "200" is taken for 200.0; from_mapping checks the types.
+            description = ParameterDescriptor(description=field.metadata["description"], read_only=True,
+                                              dynamic_typing=True)
+            value = self.declare_parameter(field.name, defaults[field.name], description).value
+            values[field.name] = list(value) if isinstance(value, (array.array, tuple)) else value
+        return from_mapping(cls, values, "sim_node")
+
+    def run(self, stop: threading.Event) -> None:
+        """Simulate until `stop` is set. :raises RobotError: the physics window was closed."""
+        self._loop.run(stop)
+
+    def _publish(self, deadline: int, simulated: int, measured: JointSample, truth: JointSample) -> None:
+        # The deadline on the node's clock; 0 at the least, as long as a simulated clock has not begun.
+        nanoseconds = max(0, self.get_clock().now().nanoseconds - (self._steady.now() - deadline))
+        stamp = Time(nanoseconds=simulated if self._clock_topic else nanoseconds).to_msg()
+        if self._clock_topic is not None:
+            self._clock_topic.publish(Clock(clock=stamp))
+        for publisher, sample in ((self._states, measured), (self._truth, truth)):
+            message = JointState(name=self._names, position=sample.position.tolist(), velocity=sample.velocity.tolist())
+            message.header.stamp = stamp
+            publisher.publish(message)
+
+    def _on_command(self, message: Float64MultiArray) -> None:
+        refusal = self.double.accept(message.data, self._steady.now())
+        if refusal:
+            self.get_logger().warning(f"command refused: {refusal}", throttle_duration_sec=_WARNING_PERIOD)
+
+    def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._loop.reset(_RESET_TIMEOUT)
+        response.message = "at the start pose, at rest" if response.success else "the physics does not answer"
+        return response
+
+    def _report(self) -> None:
+        health = self._loop.health()
+        status = DiagnosticStatus(level=DiagnosticStatus.WARN if health.problem else DiagnosticStatus.OK,
+                                  name=f"{self.get_fully_qualified_name().lstrip('/')}: simulation",
+                                  message=health.problem or "in real time", hardware_id=self.double.robot.name)
+        status.values = [KeyValue(key=f.name, value=str(getattr(health, f.name))) for f in dataclasses.fields(health)]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+        if health.slow:
+            self.get_logger().warning(health.problem, throttle_duration_sec=_WARNING_PERIOD)
+
+
+def _run(stop: threading.Event) -> None:
+    """Physics in this thread, ROS callbacks in another; whichever fails ends both and raises here."""
+    node = SimNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            spinning = pool.submit(executor.spin)
+            spinning.add_done_callback(lambda _: stop.set())
+            try:
+                node.run(stop)
+            finally:
+                executor.shutdown()
+        spinning.result()
+    finally:
+        node.double.close()
+        node.destroy_node()
+
+
+def main() -> int:
+    """Run sim_node until SIGINT or SIGTERM. :return: 0, or 2 for a user's error."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    sys.setswitchinterval(0.0003)  # the default of 5 ms is how long a callback could hold up the physics
+    try:
+        with rclpy.init(signal_handler_options=SignalHandlerOptions.NO):
+            _run(stop)
+    except ExternalShutdownException:
+        pass
+    except (QgfError, ParameterException, RCLError) as error:
+        print(f"qgf: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
