@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control loop: a thread with absolute deadlines that takes messages, steps the runner and sends its command.
+
+Nothing stands between it and the arm: no executor, no lock, no queue. Other threads hand it small jobs through `call`,
+which it runs between two periods, so that the runner belongs to one thread alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from qgf_core.clocks import Clock, Pacer
+from qgf_core.errors import StateError
+from qgf_policy.joint_state import JointState
+from qgf_policy.runner import PolicyRunner, Vector
+from qgf_policy.settings import RealtimeSettings
+from qgf_policy.status import Command, Event, RunnerStatus
+from qgf_policy.timing import LoopTiming, TimingReport
+
+T = TypeVar("T")
+
+REPORT_PERIOD = 0.1
+"""Status reports are made this often [s]."""
+SWITCH_INTERVAL = 0.0003
+"""Longest time another Python thread keeps the interpreter from the loop [s]; the default of 5 ms shows as spikes."""
+_MCL_CURRENT, _MCL_FUTURE = 1, 2
+
+
+class GoalMessage(NamedTuple):
+    """A goal as it arrived."""
+
+    position: tuple[float, float, float]
+    """[m]"""
+    frame: str
+    stamp: int
+    """[ns]"""
+
+
+class Port(Protocol):
+    """The loop's side of the middleware."""
+
+    @property
+    def out_of_order(self) -> int:
+        """Joint states ignored because their stamp was not newer than what was known."""
+
+    def take(self, now: int) -> JointState:
+        """Everything that has arrived, merged; `now` [ns] is the loop's time."""
+
+    def take_goal(self) -> GoalMessage | None:
+        """The newest goal that has arrived, if any."""
+
+    def take_estop(self) -> bool:
+        """Whether a request for an emergency stop has arrived."""
+
+    def send(self, values: Vector) -> None:
+        """Send a command to the arm."""
+
+    def report(self, command: Command) -> None:
+        """Tell what was computed and sent in a control period."""
+
+
+class LoopReport(NamedTuple):
+    """The loop's state, as other threads may see it."""
+
+    status: RunnerStatus
+    """With counters of its own, which no longer change."""
+    timing: TimingReport
+    events: tuple[Event, ...]
+    """What has changed since the last report."""
+    goal_refusal: str
+    out_of_order: int
+    """Joint states ignored because their stamp was not newer than what was known."""
+
+
+class ControlLoop:
+    """Runs a PolicyRunner at its command rate.
+
+    :param runner: not to be touched from outside once the loop runs, except through `call`.
+    :param port: where messages come from and go to.
+    :param clock: steady, or virtual in tests.
+    :param realtime: what to ask of the operating system.
+    :param prepare: called once in the loop's thread before its first period: warm-up.
+    :param publish: False computes and reports everything, but sends nothing to the arm.
+    """
+
+    def __init__(
+        self,
+        runner: PolicyRunner,
+        port: Port,
+        clock: Clock,
+        realtime: RealtimeSettings | None = None,
+        prepare: Callable[[], None] = lambda: None,
+        publish: bool = True,
+    ) -> None:
+        self.runner, self._port, self._clock = runner, port, clock
+        self._realtime, self._prepare, self._publish = realtime or RealtimeSettings(), prepare, publish
+        self._jobs: queue.SimpleQueue[tuple[Callable[[JointState, int], Any], Future[Any]]] = (
+            queue.SimpleQueue()
+        )
+        self._timing = LoopTiming(runner.command_period)
+        self._report_every = max(1, round(REPORT_PERIOD * 1e9 / runner.command_period))
+        self._until_report = 0
+        self._stop = False
+        self._estop_reason = ""
+        self._reports: queue.SimpleQueue[LoopReport] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="control_loop", daemon=True)
+        self._ready: Future[None] = Future()
+        self.notes: list[str] = []
+        """What the operating system did not permit."""
+
+    # ---------------------------------------------------------------------------------------- from other threads
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Begin, and wait until the loop is prepared. Whatever `prepare` raises is raised here."""
+        self._thread.start()
+        self._ready.result(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop's thread runs."""
+        return self._thread.is_alive()
+
+    def call(self, job: Callable[[JointState, int], T]) -> Future[T]:
+        """Have `job(state, now)` run in the loop's thread at its next period."""
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def request_estop(self, reason: str) -> None:
+        """Latch an emergency stop at the next period; does not wait and cannot fail."""
+        self._estop_reason = reason
+
+    def reports(self) -> list[LoopReport]:
+        """Reports made since the last call, oldest first."""
+        reports = []
+        while not self._reports.empty():
+            reports.append(self._reports.get())
+        return reports
+
+    def activate(self, timeout: float = 2.0) -> None:
+        """:raises StateError: refused."""
+        self.call(self._activate).result(timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """Bring the arm to rest, then end the thread. Returns whether all that happened within `timeout` [s]."""
+        if not self._thread.is_alive():
+            return True
+        self.call(lambda state, now: self.runner.deactivate())
+        deadline = self._clock.now() + round(timeout * 1e9)
+        while self.runner.commanding and self._thread.is_alive() and self._clock.now() < deadline:
+            self._thread.join(0.005)
+        at_rest = not self.runner.commanding
+        self._stop = True
+        self._thread.join(max(0.1, 1e-9 * (deadline - self._clock.now())))
+        return at_rest and not self._thread.is_alive()
+
+    # ------------------------------------------------------------------------------------------ in the loop's thread
+
+    def _activate(self, state: JointState, now: int) -> None:
+        self.runner.activate(state, now)
+        self._timing.reset()
+
+    def _run(self) -> None:
+        try:
+            self._set_up()
+        except BaseException as error:
+            self._ready.set_exception(error)
+            if isinstance(error, Exception):
+                return  # told by start()
+            raise
+        self._ready.set_result(None)
+        pacer = Pacer(self._clock, self.runner.command_period)
+        finished = False
+        try:
+            while not self._stop:
+                skipped = pacer.skipped
+                deadline = pacer.wait()
+                self.cycle(deadline, pacer.skipped - skipped)
+            finished = True
+        finally:
+            if not finished:
+                self._last_resort(pacer)
+            gc.unfreeze()
+            gc.enable()
+
+    def _set_up(self) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        self._prepare()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        if (
+            self._realtime.lock_memory
+            and ctypes.CDLL(None, use_errno=True).mlockall(_MCL_CURRENT | _MCL_FUTURE) != 0
+        ):
+            self.notes.append(
+                f"lock_memory: not permitted ({os.strerror(ctypes.get_errno())}); raise the memlock limit"
+            )
+        if self._realtime.priority:
+            try:
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._realtime.priority))
+            except PermissionError as error:
+                self.notes.append(
+                    f"realtime_priority: not permitted ({error.strerror}); raise the rtprio limit"
+                )
+
+    def cycle(self, deadline: int, skipped: int = 0) -> None:
+        """One command period; `skipped` were left out before it."""
+        start = self._clock.now()
+        runner, port = self.runner, self._port
+        self._timing.begin(deadline, start, skipped)
+        state = port.take(start)
+        if self._estop_reason or port.take_estop():
+            runner.estop(self._estop_reason or "requested on ~/estop_request")
+            self._estop_reason = ""
+        goal = port.take_goal()
+        if goal is not None:
+            self._set_goal(goal, start)
+        while not self._jobs.empty():
+            self._do(*self._jobs.get(), state, start)
+        taken = self._clock.now()
+        command, _ = runner.step(state, start)
+        stepped = self._clock.now()
+        if command is not None:
+            if self._publish:
+                port.send(command.values)
+            if command.inference:
+                port.report(command)
+            self._count(skipped, start)
+        ended = self._clock.now()
+        self._timing.end((taken - start, runner.infer_time, runner.limit_time, ended - stepped))
+        self._until_report -= 1
+        if self._until_report <= 0:
+            self._until_report = self._report_every
+            self._make_report()
+
+    def _count(self, skipped: int, start: int) -> None:
+        counters = self.runner.counters
+        counters.skipped_cycles += skipped
+        if self._clock.now() - start > self.runner.command_period:
+            counters.overruns += 1
+
+    def _set_goal(self, goal: GoalMessage, now: int) -> None:
+        with contextlib.suppress(StateError):  # counted, and told by the runner's status
+            self.runner.set_goal(goal.position, goal.frame, goal.stamp, now)
+
+    @staticmethod
+    def _do(job: Callable[[JointState, int], Any], future: Future[Any], state: JointState, now: int) -> None:
+        try:
+            future.set_result(job(state, now))
+        except BaseException as error:
+            future.set_exception(error)
+            if not isinstance(error, StateError):
+                raise
+
+    def _make_report(self) -> None:
+        runner = self.runner
+        events = tuple(runner.events)
+        runner.events.clear()
+        status = runner.status()
+        if self._reports.qsize() < 100:  # nobody reads: do not fill the memory
+            self._reports.put(
+                LoopReport(
+                    status._replace(counters=dataclasses.replace(status.counters)),
+                    self._timing.report(),
+                    events,
+                    runner.goal_refusal,
+                    self._port.out_of_order,
+                )
+            )
+
+    def _last_resort(self, pacer: Pacer) -> None:
+        """The loop is dying of an error nobody foresaw: stop the arm within its limits first."""
+        if not self.runner.commanding or not self._publish:
+            return
+        for _ in range(10 * max(1, round(1e9 / self.runner.command_period))):
+            pacer.wait()
+            values, at_rest = self.runner.halt_step()
+            self._port.send(values)
+            if at_rest:
+                break

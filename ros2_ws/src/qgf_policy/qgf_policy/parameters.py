@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every parameter of policy_node, once: name, type, default, range, meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterSpec:
+    """One ROS parameter."""
+
+    name: str
+    default: str | bool | int | float
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    read_only: bool = True
+    """True: set at start only. False: see the description for when a change counts."""
+    choices: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyParameters:
+    """Values of all parameters; fields as in PARAMETERS."""
+
+    bundle: str
+    robot: str
+    control_rate: float
+    command_rate: float
+    command_interface: str
+    autostart: bool
+    dry_run: bool
+    speed_scale: float
+    ramp_duration: float
+    stale_periods: float
+    state_timeout: float
+    state_age_from: str
+    goal_timeout: float
+    bundle_folder: str
+    realtime_priority: int
+    lock_memory: bool
+
+
+PARAMETERS: tuple[ParameterSpec, ...] = (
+    ParameterSpec(
+        "bundle", "", "Path of the policy bundle. A change counts at the next configure.", read_only=False
+    ),
+    ParameterSpec(
+        "robot",
+        "",
+        "Robot that the policy is to run on: a name under config/robots or the path of a YAML file; it is "
+        "checked against the bundle and names the topics. Empty: the bundle's own.",
+    ),
+    ParameterSpec(
+        "control_rate",
+        0.0,
+        "Inference rate [Hz]. 0: the bundle's; any other value than the bundle's is refused.",
+        0.0,
+        10_000.0,
+    ),
+    ParameterSpec(
+        "command_rate",
+        0.0,
+        "Rate of the commands to the arm [Hz], an integer multiple of the control rate. "
+        "0: the robot's own where it names one, else the control rate.",
+        0.0,
+        10_000.0,
+    ),
+    ParameterSpec(
+        "command_interface",
+        "",
+        "What is commanded. Empty: as the robot declares. effort is refused.",
+        choices=("", "position", "velocity", "effort", "joint_trajectory"),
+    ),
+    ParameterSpec(
+        "autostart",
+        False,
+        "Configure and activate at start; activation is tried again until joint states arrive.",
+    ),
+    ParameterSpec("dry_run", False, "Compute and report everything, but send nothing to the arm."),
+    ParameterSpec(
+        "speed_scale",
+        1.0,
+        "Factor on the velocity that the policy asks for. A change counts at once.",
+        0.1,
+        1.0,
+        read_only=False,
+    ),
+    ParameterSpec(
+        "ramp_duration",
+        0.5,
+        "Time over which the policy is blended in after activation or a hold [s]; 0: no blending.",
+        0.0,
+        10.0,
+    ),
+    ParameterSpec(
+        "stale_periods",
+        3.0,
+        "A joint state older than this many control periods is stale: the arm is brought to rest.",
+        1.0,
+        1000.0,
+    ),
+    ParameterSpec(
+        "state_timeout",
+        0.0,
+        "The same as a time [s], in place of stale_periods; 0: stale_periods counts.",
+        0.0,
+        10.0,
+    ),
+    ParameterSpec(
+        "state_age_from",
+        "stamp",
+        "How a joint state's age is measured: from its stamp (the driver's clock must agree "
+        "with this machine's) or from its arrival.",
+        choices=("stamp", "arrival"),
+    ),
+    ParameterSpec(
+        "goal_timeout", 0.0, "A goal received longer ago than this is stale [s]; 0: never.", 0.0, 1e6
+    ),
+    ParameterSpec(
+        "bundle_folder",
+        "",
+        "Folder that ~/load_policy may load from. Empty: the folder of the parameter bundle.",
+    ),
+    ParameterSpec(
+        "realtime_priority",
+        0,
+        "SCHED_FIFO priority of the control loop's thread, 1 .. 98; 0: ordinary scheduling. "
+        "Needs the rtprio limit; without it the node says so and runs on.",
+        0,
+        98,
+    ),
+    ParameterSpec(
+        "lock_memory", False, "Keep the process's memory from being paged out; needs the memlock limit."
+    ),
+)
+
+
+def from_values(values: Mapping[str, Any]) -> PolicyParameters:
+    """The parameters from a mapping name -> value; all must be there."""
+    return PolicyParameters(**{spec.name: values[spec.name] for spec in PARAMETERS})
+
+
+def defaults() -> PolicyParameters:
+    """All defaults."""
+    return from_values({spec.name: spec.default for spec in PARAMETERS})

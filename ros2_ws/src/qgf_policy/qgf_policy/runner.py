@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runner between a policy and a motor: no ROS, no thread, no clock of its own; stepped with a state and a time.
+
+It holds the safety rules. The arm gets a command only from fresh, complete and finite state; everything passes the
+limiter that training used; in doubt the desired velocity is zero, which the limiter turns into a jerk-limited stop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qgf_core.errors import ConfigError, StateError
+from qgf_core.limiter import Limiter
+from qgf_core.manifest import Manifest
+from qgf_policy.joint_state import JointState
+from qgf_policy.settings import RunnerSettings
+from qgf_policy.status import Command, Counters, Event, Mode, RunnerStatus
+
+Vector = NDArray[np.float64]
+
+GOAL_TOLERANCE = 1e-3
+"""How far outside the goal region a goal may lie [m]: rounding, not another task."""
+REST_SPEED = 0.1
+"""An arm slower than this in every joint starts from rest [rad/s]: five sigma of the usual velocity noise."""
+SETTLE_TIME = 0.1
+"""How long a halt goes on repeating its last command [s], so that one lost message does not leave the arm moving."""
+
+
+class Policy(Protocol):
+    """What the runner needs of a bundle."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The contract."""
+
+    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
+        """Action (n,) in [-1, 1] for an observation (n_obs,)."""
+
+
+class PolicyRunner:
+    """Steps a policy with limits, ramps, holds and the latched emergency stop.
+
+    :param bundle: the policy and its manifest.
+    :param settings: how to run it.
+    :param timer: [ns], times the stages `infer` and `limit`.
+    :raises ConfigError: a command interface or rate that cannot be used.
+    """
+
+    def __init__(
+        self, bundle: Policy, settings: RunnerSettings, timer: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
+        manifest = bundle.manifest
+        self.manifest, self.settings = manifest, settings
+        self._bundle, self._robot, self._timer = bundle, manifest.robot, timer
+        if settings.command_interface == "effort":
+            raise ConfigError(
+                "policy_node",
+                "command_interface",
+                "'effort' is refused: holding an arm by effort needs gravity "
+                "compensation, which no robot declares",
+                "choose velocity, position or joint_trajectory",
+            )
+        rate = settings.command_rate or manifest.control_rate
+        self.substeps = round(rate / manifest.control_rate)
+        if self.substeps < 1 or abs(self.substeps * manifest.control_rate - rate) > 1e-9 * rate:
+            raise ConfigError(
+                "policy_node",
+                "command_rate",
+                f"{rate:g} Hz is no multiple of the control rate {manifest.control_rate:g} Hz",
+                "give an integer multiple of it, or 0 for the control rate itself",
+            )
+        self.control_period = round(1e9 / manifest.control_rate)
+        self.command_period = round(1e9 / rate)
+        self.state_limit = round(
+            (settings.state_timeout or settings.stale_periods / manifest.control_rate) * 1e9
+        )
+        self._closed_loop = settings.command_interface == "velocity"
+        if self._closed_loop:
+            # At the control rate this is the very limiter that training used.
+            self._limiter = manifest.velocity_limiter()
+            if self.substeps > 1:
+                drive = self._robot.drive
+                self._limiter = Limiter(self._robot, 1.0 / rate, drive.latency + drive.time_constant)
+        else:
+            self._limiter = Limiter(self._robot, 1.0 / rate, 0.0)
+        self._builder, self._decoder = manifest.observation_builder(), manifest.action_decoder()
+        self._zero = np.zeros(len(self._robot.joints))
+        self._settle = math.ceil(SETTLE_TIME * rate)
+        self._ramp = settings.ramp_duration * 1e9
+        self.speed_scale = settings.speed_scale
+        self.counters = Counters()
+        self.events: deque[Event] = deque(maxlen=64)
+        self.infer_time = self.limit_time = 0
+        """Durations of the stages in the last step [ns]."""
+        self.goal_refusal = ""
+        """Why the last goal was refused; empty once one was accepted."""
+        self._goal: Vector | None = None
+        self._goal_stamp = self._goal_time = 0
+        self._commanding = self._leaving = self._estopped = False
+        self._mode, self._kind, self._fault = Mode.INACTIVE, "", ""
+        self._estop_reason = ""
+        self._fresh = True  # the next inference starts anew: no history, previous_action 0, a new ramp
+        self._ramp_start = self._next_inference = 0
+        self._previous_action, self._wanted = self._zero, self._zero
+        self._sequence, self._cycles, self._at_rest_for = 0, 0, 0
+        self._state_age = 0.0
+        self._counted: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------------ requests
+
+    @property
+    def commanding(self) -> bool:
+        """Whether steps return commands: from activation until a halt has come to rest."""
+        return self._commanding
+
+    @property
+    def estopped(self) -> bool:
+        """Whether an emergency stop is latched."""
+        return self._estopped
+
+    def activate(self, state: JointState, now: int) -> None:
+        """Begin to command, from where the arm is.
+
+        :param now: [ns] on the clock of `state.sampled`.
+        :raises StateError: why not: emergency stop, still halting, or a state that is not fresh, complete, finite and
+            within the position and velocity limits.
+        """
+        if self._estopped:
+            raise StateError(
+                "estop", f"an emergency stop is latched ({self._estop_reason}); call ~/reset_estop first"
+            )
+        if self._commanding:
+            raise StateError("busy", "the arm is still being brought to rest; wait for mode INACTIVE")
+        fault = self._judge_state(state, now)
+        if fault is None:
+            fault = self._judge_start(state)
+        if fault is not None:
+            raise fault
+        moving = bool(np.any(np.abs(state.velocity) > REST_SPEED))
+        self._limiter.reset(state.position, state.velocity if moving else None)
+        self._commanding, self._leaving, self._fresh = True, False, True
+        self._sequence = self._cycles = self._at_rest_for = 0
+        self._next_inference = now
+        self._counted.clear()
+        self._set(Mode.RAMPING, "", "activated")
+
+    def deactivate(self) -> None:
+        """Bring the arm to rest within its limits; then steps return no more commands, and the goal is forgotten."""
+        self._goal, self._goal_stamp = None, 0
+        if self._commanding:
+            self._leaving = True
+            self._at_rest_for = 0
+            if not self._estopped:
+                self._set(Mode.HALTING, "", "being brought to rest")
+        elif not self._estopped:
+            self._set(Mode.INACTIVE, "", "")
+
+    def estop(self, reason: str) -> None:
+        """Bring the arm to rest and keep it there; only `reset_estop` and a new activation end that."""
+        if self._estopped:
+            return
+        self.counters.estops += 1
+        self._estopped, self._estop_reason = True, reason
+        self._goal, self._goal_stamp = None, 0
+        self._set(Mode.ESTOPPED, "estop", f"emergency stop: {reason}; call ~/reset_estop, then activate")
+
+    def reset_estop(self) -> None:
+        """Unlatch. The runner then ends as after `deactivate`. :raises StateError: not latched, or still moving."""
+        if not self._estopped:
+            raise StateError("estop", "no emergency stop is latched")
+        if self._commanding and not self._limiter.at_rest:
+            raise StateError("estop", "the arm is still being brought to rest; try again")
+        self._estopped = False
+        self.deactivate()
+
+    def set_goal(self, position: ArrayLike, frame: str, stamp: int, now: int) -> None:
+        """Where the tool shall go.
+
+        :param position: (3,) [m] in `frame`, which must be the robot's base frame.
+        :param stamp: of the goal's message [ns].
+        :raises StateError: refused (and counted); the goal before stays.
+        """
+        goal = np.array(position, dtype=np.float64)
+        problem = ""
+        if self._estopped:
+            problem = "an emergency stop is latched"
+        elif goal.shape != (3,) or not np.isfinite(goal).all():
+            problem = f"position {goal.tolist()} is not three finite numbers"
+        elif frame != self._robot.base_frame:
+            problem = f"frame '{frame}' is not the base frame '{self._robot.base_frame}'"
+        elif not self.manifest.goal_region.contains(goal, GOAL_TOLERANCE):
+            region = self.manifest.goal_region
+            problem = (
+                f"position {np.round(goal, 4).tolist()} m lies outside the region trained on, "
+                f"{list(region.lower)} to {list(region.upper)}"
+            )
+        if problem:
+            self.counters.count_fault("rejected_goal")
+            self.goal_refusal = f"goal refused: {problem}"
+            self.events.append(Event(self._mode, "rejected_goal", self.goal_refusal))
+            raise StateError("rejected_goal", self.goal_refusal)
+        self.goal_refusal = ""
+        self._goal, self._goal_stamp, self._goal_time = goal, stamp, now
+
+    # ------------------------------------------------------------------------------------------------ one period
+
+    def step(self, state: JointState, now: int) -> tuple[Command | None, RunnerStatus]:
+        """One command period.
+
+        :param state: newest joint state.
+        :param now: [ns] on the clock of `state.sampled`; never goes back.
+        :returns: the command to send, None while inactive; and the status.
+        """
+        self.infer_time = self.limit_time = 0
+        for refusal in state.refusals:
+            self.counters.count_fault(refusal.kind)
+        if not self._commanding:
+            return None, self.status()
+        inference = self._begins_control_period(now)
+        action: NDArray[np.float32] | None = None
+        observation: NDArray[np.float32] | None = None
+        if not (self._estopped or self._leaving):
+            fault = self._judge_state(state, now) or self._judge_goal(now)
+            if fault is not None:
+                self._hold(fault, counted=fault in state.refusals)
+            elif inference:
+                began = self._timer()
+                observation, action = self._infer(state, now)
+                self.infer_time = self._timer() - began
+        began = self._timer()
+        values = self._limit(state, now, inference)
+        self.limit_time = self._timer() - began
+        command = Command(
+            values,
+            inference,
+            self._sequence,
+            action,
+            observation,
+            state.stamp,
+            self._goal_stamp,
+            self._reason(),
+        )
+        if inference:
+            self._sequence += 1
+            self._cycles += 1
+        self._end_halt()
+        return command, self.status()
+
+    def halt_step(self) -> tuple[Vector, bool]:
+        """The next values of a stop without any state or policy, and whether the arm is at rest: the last resort."""
+        limited = self._limiter.step(self._zero)
+        at_rest = self._limiter.at_rest
+        return self._values(limited.position, limited.velocity, at_rest), at_rest
+
+    def status(self) -> RunnerStatus:
+        """Mode, fault and counters now."""
+        return RunnerStatus(self._mode, self._fault, self.counters, self._cycles, self._state_age)
+
+    def _begins_control_period(self, now: int) -> bool:
+        if self.substeps > 1 and now < self._next_inference - self.command_period // 2:
+            return False
+        # Periods whose time has passed are left out: the grid stays where activation put it.
+        missed = max(0, (now - self._next_inference + self.command_period // 2) // self.control_period)
+        self._next_inference += (missed + 1) * self.control_period
+        self._counted.clear()
+        return True
+
+    def _judge_state(self, state: JointState, now: int) -> StateError | None:
+        """What forbids acting upon a state, or None."""
+        if state.refusals:
+            return state.refusals[0]
+        if state.missing:
+            return StateError("incomplete_state", f"no state was received yet of {', '.join(state.missing)}")
+        oldest = int(state.sampled.argmin())
+        age = now - int(state.sampled[oldest])
+        if age > self.state_limit:
+            return StateError(
+                "stale_state",
+                f"the state of joint '{self._robot.joint_names[oldest]}' is {1e-6 * age:.1f} ms old, "
+                f"allowed are {1e-6 * self.state_limit:.1f} ms",
+            )
+        if not (np.isfinite(state.position).all() and np.isfinite(state.velocity).all()):
+            return StateError("non_finite_state", "the joint state holds a number that is not finite")
+        self._state_age = 1e-9 * max(age, 0)
+        return None
+
+    def _judge_start(self, state: JointState) -> StateError | None:
+        """What forbids starting from a state that is otherwise good."""
+        for i, joint in enumerate(self._robot.joints):
+            lower, upper = joint.position
+            if not lower <= state.position[i] <= upper:
+                return StateError(
+                    "position_limit",
+                    f"joint '{joint.name}' stands at {state.position[i]:.4f} rad, outside its limits "
+                    f"{lower} .. {upper}; move it inside",
+                )
+            if abs(state.velocity[i]) > joint.velocity:
+                return StateError(
+                    "velocity_limit",
+                    f"joint '{joint.name}' moves at {state.velocity[i]:.3f} rad/s, faster than its "
+                    f"limit {joint.velocity}; let it come to rest",
+                )
+        return None
+
+    def _judge_goal(self, now: int) -> StateError | None:
+        if self._goal is None:
+            return StateError("stale_goal", "no goal was received yet")
+        age = 1e-9 * (now - self._goal_time)
+        if 0.0 < self.settings.goal_timeout < age:
+            return StateError(
+                "stale_goal", f"the goal is {age:.2f} s old, allowed are {self.settings.goal_timeout:g} s"
+            )
+        return None
+
+    def _hold(self, fault: StateError, counted: bool = False) -> None:
+        """Desired velocity 0 from here on; counted once a control period unless it was `counted` already."""
+        self._fresh = True
+        if not counted and fault.kind not in self._counted:
+            self._counted.add(fault.kind)
+            self.counters.count_fault(fault.kind)
+        self._set(Mode.HOLDING, fault.kind, str(fault))
+
+    def _infer(self, state: JointState, now: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Ask the policy; returns observation and action."""
+        assert self._goal is not None
+        if self._fresh:
+            self._builder.reset()
+            self._previous_action = self._zero
+            self._ramp_start = now
+        observation = self._builder.build(state.position, state.velocity, self._previous_action, self._goal)
+        try:
+            action = self._bundle.act(observation)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            self._hold(StateError("model_exception", f"running the policy failed: {reason}"))
+            return observation, None
+        if action.shape != self._zero.shape or not np.isfinite(action).all():
+            self._hold(
+                StateError("non_finite_action", "the policy's output is not finite or has a wrong shape")
+            )
+            return observation, None
+        self._fresh = False
+        self._previous_action = np.asarray(action, dtype=np.float64)
+        self._wanted = self._decoder.decode(action)
+        if self._mode == Mode.HOLDING or self._kind:
+            self._set(Mode.RAMPING, "", "the policy commands again")
+        return observation, action
+
+    def _limit(self, state: JointState, now: int, inference: bool) -> Vector:
+        """The next values to send, in the driver's signs."""
+        if self._fresh or self._estopped or self._leaving:
+            # The measured position may be stale, and braking needs none: the limiter goes on from its own, which is the
+            # last one trusted plus what was commanded since.
+            limited = self._limiter.step(self._zero)
+            return self._values(limited.position, limited.velocity, self._limiter.at_rest)
+        elapsed = now - self._ramp_start
+        desired = self._wanted * self.speed_scale
+        if elapsed < self._ramp:
+            tau = elapsed / self._ramp
+            # Minimum jerk from 0 to 1 (Flash and Hogan 1985): 10 t^3 - 15 t^4 + 6 t^5.
+            desired = desired * (tau * tau * tau * (10.0 + tau * (6.0 * tau - 15.0)))
+        elif self._mode == Mode.RAMPING:
+            self._set(Mode.ACTIVE, "", "the policy commands")
+        limited = self._limiter.step(desired, state.position if self._closed_loop else None)
+        if inference and limited.limited:
+            self.counters.limited_commands += 1
+        return self._values(limited.position, limited.velocity, False)
+
+    def _values(self, position: Vector, velocity: Vector, at_rest: bool) -> Vector:
+        if not self._closed_loop:
+            return np.asarray(position * self._robot.signs)
+        return self._zero.copy() if at_rest else np.asarray(velocity * self._robot.signs)
+
+    def _end_halt(self) -> None:
+        """End a halt once the arm has been at rest for SETTLE_TIME."""
+        if not self._leaving:
+            return
+        self._at_rest_for = self._at_rest_for + 1 if self._limiter.at_rest else 0
+        if self._at_rest_for > self._settle:
+            self._commanding = self._leaving = False
+            if not self._estopped:
+                self._set(Mode.INACTIVE, "", "at rest; nothing is commanded any more")
+
+    def _reason(self) -> str:
+        if self._mode == Mode.ACTIVE:
+            return ""
+        return self._fault or {Mode.RAMPING: "ramping in", Mode.HALTING: "being brought to rest"}.get(
+            self._mode, ""
+        )
+
+    def _set(self, mode: Mode, kind: str, text: str) -> None:
+        if (mode, kind) != (self._mode, self._kind):
+            self.events.append(Event(mode, kind, text))
+        self._mode, self._kind = mode, kind
+        self._fault = text if kind else ""

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well the control loop keeps time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+STAGES = ("take", "infer", "limit", "publish")
+LATE = 0.1
+"""A period that begins later than its deadline by more than this share of the period is late."""
+LATE_WINDOW = 60.0
+"""late10 looks back this far [s], or to the activation."""
+
+
+class TimingReport(NamedTuple):
+    """Timing of the loop; the stages and the jitter over the last report period, late10 over LATE_WINDOW."""
+
+    stage_mean: tuple[float, ...]
+    """[s], in the order of STAGES."""
+    stage_max: tuple[float, ...]
+    """[s]"""
+    jitter_rms: float
+    """Of the deviation of the period from nominal [s]."""
+    jitter_p99: float
+    """[s]"""
+    jitter_max: float
+    """[s]"""
+    late10: float
+    """Share of periods, in 0..1, that began late by more than 10 % of the period or were left out."""
+
+
+class LoopTiming:
+    """Collects the timing of each cycle; bounded memory, cheap to feed.
+
+    :param period: nominal [ns].
+    """
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+        self._late = np.zeros(max(1, round(LATE_WINDOW * 1e9 / period)), dtype=np.bool_)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as on activation."""
+        self._late[:] = False
+        self._late_count = self._cycles = 0
+        self._last_start = 0
+        self._clear_report()
+
+    def _clear_report(self) -> None:
+        self._deviations: list[int] = []
+        self._stage_sum, self._stage_max, self._stage_cycles = [0] * len(STAGES), [0] * len(STAGES), 0
+
+    def begin(self, deadline: int, start: int, skipped: int) -> None:
+        """A cycle begins.
+
+        :param deadline: when it should have begun [ns].
+        :param start: when it did [ns].
+        :param skipped: cycles left out before it.
+        """
+        for _ in range(min(skipped, len(self._late))):
+            self._record(True)
+        self._record(start - deadline > LATE * self.period)
+        if self._last_start:
+            self._deviations.append(start - self._last_start - self.period)
+        self._last_start = start
+
+    def _record(self, late: bool) -> None:
+        slot = self._cycles % len(self._late)
+        self._late_count += int(late) - int(self._late[slot])
+        self._late[slot] = late
+        self._cycles += 1
+
+    def end(self, stages: tuple[int, int, int, int]) -> None:
+        """The cycle's work is done; `stages` are the durations [ns] in the order of STAGES."""
+        self._stage_cycles += 1
+        for i, duration in enumerate(stages):
+            self._stage_sum[i] += duration
+            if duration > self._stage_max[i]:
+                self._stage_max[i] = duration
+
+    def report(self) -> TimingReport:
+        """The figures so far; begins a new report period."""
+        n = max(1, self._stage_cycles)
+        deviations = np.abs(np.array(self._deviations or [0], dtype=np.float64)) * 1e-9
+        report = TimingReport(
+            tuple(1e-9 * s / n for s in self._stage_sum),
+            tuple(1e-9 * m for m in self._stage_max),
+            float(np.sqrt(np.mean(deviations**2))),
+            float(np.percentile(deviations, 99.0)),
+            float(deviations.max()),
+            self._late_count / max(1, min(self._cycles, len(self._late))),
+        )
+        self._clear_report()
+        return report

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
+import pytest
+import yaml
+
+from qgf_core.config import find_config, load_yaml
+from qgf_core.errors import BundleError, ConfigError
+from qgf_core.robot import load_robot
+from qgf_policy.parameters import PARAMETERS, PolicyParameters, defaults
+from qgf_policy.preflight import inside, prepare, warm_up
+
+
+@pytest.fixture
+def parameters(bundle_path):
+    return lambda **changes: dataclasses.replace(defaults(), bundle=str(bundle_path), **changes)
+
+
+def test_the_defaults_run_the_bundle_as_it_is(parameters, bundle_path):
+    flight = prepare(parameters())
+    assert flight.path == bundle_path and flight.robot.name == "panda"
+    assert flight.runner.command_period == flight.runner.control_period == 10_000_000
+    assert flight.settings.command_interface == "velocity" and flight.settings.stale_periods == 3.0
+    warm_up(flight.bundle)
+
+
+def test_a_robot_of_the_same_kind_is_accepted_and_names_the_topics(parameters, tmp_path):
+    data = load_yaml(find_config("robots", "panda"))
+    data |= {
+        "topics": {"joint_states": "left/joint_states"},
+        "command_rate": 200.0,
+        "command_interface": "position",
+    }
+    path = tmp_path / "left.yaml"
+    path.write_text(yaml.safe_dump(data))
+    flight = prepare(parameters(robot=str(path)))
+    assert flight.robot.topics.joint_states == "left/joint_states"
+    assert flight.settings.command_interface == "position" and flight.runner.substeps == 2
+    assert (
+        prepare(parameters(robot=str(path), command_rate=400.0, command_interface="velocity")).runner.substeps
+        == 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"robot": "iiwa"}, "made for joints .* of 'panda', the robot 'iiwa' has"),
+        ({"robot": "nobody"}, "unknown robot 'nobody'"),
+        ({"control_rate": 50.0}, "50 Hz is not the 100 Hz"),
+        ({"command_rate": 250.0}, "no multiple of the control rate"),
+        ({"command_interface": "effort"}, "gravity compensation"),
+        ({"command_interface": "torque"}, "'torque' is not known"),
+        ({"state_age_from": "guess"}, "'guess' is not known"),
+        ({"speed_scale": 2.0}, "speed_scale 2.0 lies outside"),
+        ({"state_timeout": 0.004}, "stale after 4.0 ms, but the robot sends one every 5.0 ms"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(parameters, changes, words):
+    with pytest.raises((ConfigError, BundleError), match=words) as refused:
+        prepare(parameters(**changes))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_bundles_own_rate_may_be_named(parameters):
+    assert prepare(parameters(control_rate=100.0)).runner.control_period == 10_000_000
+
+
+def test_no_bundle_a_missing_one_and_a_damaged_one(parameters, bundle_path, tmp_path):
+    with pytest.raises(ConfigError, match="no bundle is given"):
+        prepare(defaults())
+    with pytest.raises(BundleError, match="cannot be read"):
+        prepare(dataclasses.replace(defaults(), bundle=str(tmp_path / "none.pt")))
+    damaged = tmp_path / "damaged.pt"
+    data = bytearray(bundle_path.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(BundleError, match="SHA-256 does not match"):
+        prepare(dataclasses.replace(defaults(), bundle=str(damaged)))
+
+
+def test_a_robot_that_cannot_halt_in_its_stop_time_is_refused(export, parameters):
+    robot = dataclasses.replace(load_robot("panda"), stop_time=0.2)
+    with pytest.raises(ConfigError, match=r"a halt within the limits takes up to 0\.31 s, stop_time is 0\.2 s"):
+        prepare(dataclasses.replace(defaults(), bundle=str(export(robot=robot))))
+
+
+def test_only_the_configured_folder_may_be_loaded_from(tmp_path):
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    (folder / "a.pt").touch()
+    (tmp_path / "outside.pt").touch()
+    (folder / "link.pt").symlink_to(tmp_path / "outside.pt")
+    assert inside(folder, "a.pt") == inside(folder, str(folder / "a.pt")) == folder / "a.pt"
+    for bad in ("../outside.pt", str(tmp_path / "outside.pt"), "link.pt"):
+        with pytest.raises(BundleError, match="lies outside"):
+            inside(folder, bad)
+
+
+def test_every_parameter_is_described_once_and_typed():
+    fields = {field.name for field in dataclasses.fields(PolicyParameters)}
+    names = [spec.name for spec in PARAMETERS]
+    assert len(set(names)) == len(names) and set(names) == fields
+    for spec in PARAMETERS:
+        assert spec.description.endswith(".") or spec.description[-1].isalnum()
+        if spec.minimum is not None:
+            assert spec.minimum <= spec.default <= spec.maximum
+        assert not spec.choices or spec.default in spec.choices
