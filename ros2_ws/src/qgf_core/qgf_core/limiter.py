@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one limiter: position, velocity, acceleration and jerk limits on a stream of commands, in training and on the arm.
+"""The one limiter: position, velocity, acceleration and jerk limits on a stream of commands, for training and the arm.
 
-A command is allowed only if from the state that it leads to a halt within all limits still exists (viability). With v, a the
-velocity and acceleration of the last command, J and A the limits and h the period, the velocity stage keeps
-    v' + a'^2 / (2 J) <= V,       v' = v + a' h,   a' in [a - J h, a + J h] and [-A, A],
-and the position stage keeps
-    p + v' (h + r) + D(v', a') <= p_max,
-where r is the arm's response time and D the distance of the shortest jerk-limited stop: from speed v0 at zero acceleration it is
+Commands are h apart: a' in [a - J h, a + J h] and [-A, A], v' = v + a' h, p' = p + v' h. A command is allowed only if
+from the state that it leads to a halt within all limits still exists (viability).
+
+Velocity: a' is the largest acceleration that can fade to zero, by J h a period, before the velocity passes its target:
+    a' h + sum over k >= 1 of max(a' - k J h, 0) h = |target - v|.
+Position: p' + D(v', a') <= p_max, where D is the distance of the shortest jerk-limited stop. From a speed v0 at zero
+acceleration it is
     D0(v0) = v0 / 2 (v0 / A + A / J)   if v0 >= A^2 / J,   else v0 sqrt(v0 / J),
-and from acceleration a, by extending the motion to where a was or will be zero, v0 = v + a^2 / (2 J),
+and from an acceleration a, by extending the motion to where a was or will be zero, v0 = v + a^2 / (2 J),
     D(v, a) = D0(v0) + v a / J + a^3 / (3 J^2).
+D belongs to continuous time; the sampled brake travels no further: D(v', a') + v' h <= D(v, a) for any state and period
+(the tests search for an exception), so that a brake that fits once fits ever after.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from numpy.typing import NDArray
 from qgf_core.robot import RobotSpec
 
 Vector = NDArray[np.float64]
-_BISECTIONS = 14
+
+_SHARES = np.linspace(0.0, 1.0, 17)[:, None]
+_REFINEMENTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,31 +47,41 @@ class LimitedCommand:
 class Limiter:
     """Holds the last command's position, velocity and acceleration and lets them change only within the limits.
 
+    Limits that hold at the start hold exactly for every command. A start outside may come back, but never goes further
+    out than it must, and keeps the acceleration and jerk limits.
+
     :param robot: limits and margin.
     :param period: time between commands [s].
-    :param response_time: how long the arm goes on by itself after a command [s]: latency plus lag for a velocity
-        interface, 0 for a position interface.
+    :param response_time: how long an arm whose measured position is given goes on by itself after a command [s]:
+        latency plus lag. Without measured positions it has no effect: the commands themselves are then limited.
     """
 
     def __init__(self, robot: RobotSpec, period: float, response_time: float = 0.0) -> None:
-        if period <= 0 or response_time < 0:
+        if not (0.0 < period < np.inf and 0.0 <= response_time < np.inf):
             raise ValueError(f"period {period} s must be positive and response_time {response_time} s not negative")
         self.period = period
         self._response = response_time
-        self._velocity, self._acceleration, self._jerk = robot.velocity_limit, robot.acceleration_limit, robot.jerk_limit
+        self._forgetting = -np.expm1(-period / response_time) if response_time > 0 else 1.0
+        self._velocity, self._acceleration = robot.velocity_limit, robot.acceleration_limit
+        self._jerk = robot.jerk_limit
         self._lower = robot.position_lower + robot.position_margin
         self._upper = robot.position_upper - robot.position_margin
-        self._p = robot.home.copy()
-        self._v = np.zeros_like(self._p)
-        self._a = np.zeros_like(self._p)
+        # Further from a limit than this, no allowed command can need it.
+        self._reach = self._velocity * (period + response_time) + stop_distance(
+            self._velocity, self._acceleration, self._acceleration, self._jerk)
+        self.reset(robot.home)
 
     def reset(self, position: Vector, velocity: Vector | None = None) -> None:
-        """Start from joint positions (n,) [rad] and velocities (n,) [rad/s], by default at rest."""
-        if not (np.isfinite(position).all() and (velocity is None or np.isfinite(velocity).all())):
-            raise ValueError("the limiter cannot start from a state that is not finite")
-        self._p = np.array(position, dtype=np.float64)
-        self._v = np.zeros_like(self._p) if velocity is None else np.array(velocity, dtype=np.float64)
-        self._a = np.zeros_like(self._p)
+        """Start from joint positions (n,) [rad] and velocities (n,) [rad/s], by default at rest.
+
+        A velocity beyond its limit is taken as the limit. :raises ValueError: not finite, or another shape.
+        """
+        p = np.array(position, dtype=np.float64)
+        v = np.zeros_like(p) if velocity is None else np.array(velocity, dtype=np.float64)
+        self._demand(p, "position")
+        self._demand(v, "velocity")
+        self._p, self._v, self._a = p, np.clip(v, -self._velocity, self._velocity), np.zeros_like(p)
+        self._trailing = self._v.copy()  # velocity of an arm that follows with the response time as its lag
 
     @property
     def at_rest(self) -> bool:
@@ -77,66 +92,94 @@ class Limiter:
         """The command of this period.
 
         :param desired_velocity: (n,) [rad/s].
-        :param measured_position: (n,) [rad]: where a velocity-controlled arm is; without it the commanded position counts,
-            as a position interface needs.
-        :raises ValueError: a number that is not finite; the limiter's state is then unchanged.
+        :param measured_position: (n,) [rad]: where a velocity-controlled arm is; without it the commanded position
+            counts, as a position interface needs.
+        :raises ValueError: a number that is not finite, or another shape; the limiter's state is then unchanged.
         """
-        h = self.period
-        position = self._p if measured_position is None else np.asarray(measured_position, dtype=np.float64)
-        if not (np.isfinite(desired_velocity).all() and np.isfinite(position).all()):
-            raise ValueError("desired velocity and measured position must be finite")
-        wanted = np.clip(desired_velocity, -self._velocity, self._velocity)
-        a = self._towards(wanted)
-        a = self._keep_from(a, self._upper - position, self._v, self._a_brake(np.minimum(wanted, 0.0)))
-        a = -self._keep_from(-a, position - self._lower, -self._v, -self._a_brake(np.maximum(wanted, 0.0)))
-        self._a = a
-        self._v = self._v + a * h
-        self._p = position + self._v * h
-        limited = bool(np.any(np.abs(self._v - desired_velocity) > 1e-9))
-        return LimitedCommand(self._p.copy(), self._v.copy(), a.copy(), limited)
+        desired = np.asarray(desired_velocity, dtype=np.float64)
+        self._demand(desired, "desired velocity")
+        position = self._p
+        if measured_position is not None:
+            position = np.asarray(measured_position, dtype=np.float64)
+            self._demand(position, "measured position")
+        a = self._towards(np.clip(desired, -self._velocity, self._velocity))
+        above, below = self._upper - position, position - self._lower
+        if (np.minimum(above, below) < self._reach).any():
+            response = self._response if measured_position is not None else 0.0
+            brake = self._towards(np.zeros_like(a))
+            a = self._keep_from(a, above, self._a, self._v, self._trailing, brake, response)
+            a = -self._keep_from(-a, below, -self._a, -self._v, -self._trailing, -brake, response)
+        v = self._v + a * self.period
+        p = position + v * self.period
+        self._p, self._v, self._a = p, v, a
+        self._trailing = self._trailing + self._forgetting * (v - self._trailing)
+        return LimitedCommand(p.copy(), v.copy(), a.copy(), bool((np.abs(v - desired) > 1e-9).any()))
+
+    def _demand(self, values: Vector, name: str) -> None:
+        if values.shape != self._velocity.shape:
+            raise ValueError(f"{name} has shape {values.shape}, expected {self._velocity.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} {values.tolist()} must be finite")
 
     def _towards(self, velocity: Vector) -> Vector:
         """Acceleration (n,) that brings the velocity there soonest without passing it."""
-        h, jerk = self.period, self._jerk
         error = velocity - self._v
-        # Root of a' h + a'^2 / (2 J) = |error|: what is left after a' fades at the jerk limit ends on the target.
-        a = np.sign(error) * jerk * (np.sqrt(h * h + 2.0 * np.abs(error) / jerk) - h)
-        lower = np.maximum(-self._acceleration, self._a - jerk * h)
-        upper = np.minimum(self._acceleration, self._a + jerk * h)
-        return np.clip(a, lower, upper)
+        size, step = np.abs(error), self._jerk * self.period
+        # How many further periods the fade takes: J h^2 m (m + 1) / 2 <= |error|; then the equation is linear in a'.
+        m = np.floor(0.5 * (np.sqrt(1.0 + 8.0 * size / (step * self.period)) - 1.0))
+        a = np.copysign((size / self.period + 0.5 * step * m * (m + 1.0)) / (m + 1.0), error)
+        lower = np.maximum(-self._acceleration, self._a - step)
+        upper = np.minimum(self._acceleration, self._a + step)
+        return np.minimum(np.maximum(a, lower), upper)
 
-    def _a_brake(self, velocity: Vector) -> Vector:
-        return self._towards(velocity)
+    def _keep_from(self, a: Vector, room: Vector, a_last: Vector, v: Vector, trailing: Vector, brake: Vector,
+                   response: float) -> Vector:
+        """`a`, lowered where needed so that a halt fits in the `room` (n,) [rad] ahead, down to a full brake.
 
-    def _keep_from(self, a: Vector, room: Vector, v: Vector, brake: Vector) -> Vector:
-        """`a`, lowered where needed so that a halt fits in the `room` (n,) [rad] ahead; `brake` where nothing fits."""
-        fits = self._fits(a, room, v)
-        if fits.all():
+        :param brake: acceleration (n,) that brings the velocity to zero soonest.
+        """
+        step = self._jerk * self.period
+        going_on = np.maximum(trailing, 0.0) * response
+
+        def fits(candidate: Vector) -> NDArray[np.bool_]:
+            after = v + candidate * self.period
+            reach = after * self.period + np.maximum(going_on, after * response)
+            reach += stop_distance(after, candidate, self._acceleration, self._jerk)
+            return np.asarray(reach <= np.maximum(room, 0.0))
+
+        good = fits(a)
+        if good.all():
             return a
+        # Where the motion leads away from this limit, it is enough not to turn round.
+        brake = np.minimum(brake, np.maximum(a_last - step, 0.0))
         low, high = np.minimum(brake, a), a
-        for _ in range(_BISECTIONS):
-            middle = 0.5 * (low + high)
-            good = self._fits(middle, room, v)
-            low, high = np.where(good, middle, low), np.where(good, high, middle)
-        return np.where(fits, a, low)
-
-    def _fits(self, a: Vector, room: Vector, v: Vector) -> NDArray[np.bool_]:
-        after = v + a * self.period
-        return np.asarray(after * self.period + np.maximum(after, 0.0) * (self._response + self.period)
-                          + stop_distance(after, a, self._acceleration, self._jerk) <= np.maximum(room, 0.0))
+        for _ in range(_REFINEMENTS):
+            candidates = low + _SHARES * (high - low)
+            last = np.maximum(fits(candidates).sum(axis=0) - 1, 0)  # D grows with v and a: all below a good one fit
+            width = (high - low) / (len(_SHARES) - 1)
+            low = low + last * width
+            high = np.minimum(low + width, high)
+        return np.where(good, a, low)
 
 
 def stop_distance(velocity: Vector, acceleration: Vector, acceleration_limit: Vector, jerk_limit: Vector) -> Vector:
-    """How far ahead (n,) [rad, >= 0] the shortest jerk-limited stop reaches from a velocity [rad/s] and acceleration [rad/s^2]."""
+    """How far ahead (n,) [rad, >= 0] the shortest jerk-limited stop reaches, from a velocity and acceleration.
+
+    :param velocity: (n,) [rad/s], positive towards what is ahead.
+    :param acceleration: (n,) [rad/s^2], within the limit.
+    :param acceleration_limit: (n,) [rad/s^2].
+    :param jerk_limit: (n,) [rad/s^3].
+    """
     v, a, jerk = velocity, acceleration, jerk_limit
-    v0 = v + a * a / (2.0 * jerk)
-    start = np.maximum(v0, 0.0)
-    from_zero_acceleration = np.where(start >= acceleration_limit**2 / jerk,
-                                      0.5 * start * (start / acceleration_limit + acceleration_limit / jerk),
-                                      start * np.sqrt(start / jerk))
-    distance = from_zero_acceleration + v * a / jerk + a**3 / (3.0 * jerk**2)
-    # Braking already harder than needed: the velocity crosses zero before the acceleration is back at zero.
-    overbraked = (a < 0) & (v < a * a / (2.0 * jerk))
-    crossing = (-a - np.sqrt(np.maximum(a * a - 2.0 * jerk * np.maximum(v, 0.0), 0.0))) / jerk
-    distance = np.where(overbraked, 0.5 * np.maximum(v, 0.0) * crossing, distance)
-    return np.asarray(np.where((v <= 0) & ((a <= 0) | (v0 <= 0)), 0.0, np.maximum(distance, 0.0)))
+    fade = a * a / (2.0 * jerk)
+    v0 = np.maximum(v + fade, 0.0)
+    distance = np.where(v0 >= acceleration_limit**2 / jerk,
+                        0.5 * v0 * (v0 / acceleration_limit + acceleration_limit / jerk), v0 * np.sqrt(v0 / jerk))
+    distance += a / jerk * (v + 2.0 / 3.0 * fade)
+    # Braking already harder than needed: at full jerk the velocity v + a t + J t^2 / 2 crosses zero while a < 0.
+    ahead = np.maximum(v, 0.0)
+    root = np.sqrt(np.maximum(a * a - 2.0 * jerk * ahead, 0.0)) - np.minimum(a, 0.0)
+    crossing = 2.0 * ahead / np.maximum(root, 1e-9)
+    overbraked = (a < 0.0) & (v < fade)
+    distance = np.where(overbraked, crossing * (ahead + crossing * (0.5 * a + jerk * crossing / 6.0)), distance)
+    return np.asarray(np.where((v <= 0.0) & ((a <= 0.0) | (v + fade <= 0.0)), 0.0, np.maximum(distance, 0.0)))
