@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""monitor_node as a process of its own, over DDS, with a publisher that is another process."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+
+from qgf_msgs.msg import SmoothnessReport, Spectrum
+
+pytestmark = pytest.mark.ros
+
+NAMESPACE = "/left"
+ARM = Path(__file__).with_name("synthetic_arm.py")
+RATE = 100.0
+SOURCES = {"raw_action": 1.0, "command": 2.0, "joint_velocity": 0.5, "joint_position": 1.0}
+"""And what multiplies the synthetic signal in each."""
+
+
+@pytest.fixture(scope="module")
+def domain() -> Iterator[int]:
+    """A ROS domain that no other run on this machine uses, by the lock files that ./qgf takes too."""
+    for number in range(101, 0, -1):
+        path = Path(os.environ.get("TMPDIR", tempfile.gettempdir())) / f"qgf-domain-{number}.lock"
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield number
+            return
+    pytest.fail("all ROS domains are taken")
+
+
+class Listener:
+    """Hears everything that the monitor publishes."""
+
+    def __init__(self, domain: int) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("listener", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.reports: dict[str, list[SmoothnessReport]] = {source: [] for source in SOURCES}
+        self.spectra: dict[str, Spectrum] = {}
+        self.diagnostics: list[dict[str, tuple[int, str]]] = []
+        topic = f"{NAMESPACE}/monitor_node"
+        self.node.create_subscription(SmoothnessReport, f"{topic}/report", self._report, 200)
+        self.node.create_subscription(Spectrum, f"{topic}/spectrum", self._spectrum, 20)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostic, 20)
+
+    def _report(self, message: SmoothnessReport) -> None:
+        self.reports[message.source].append(message)
+
+    def _spectrum(self, message: Spectrum) -> None:
+        self.spectra[message.source] = message
+
+    def _diagnostic(self, message: DiagnosticArray) -> None:
+        self.diagnostics.append({s.name.split(": ")[1]: (s.level[0], s.message) for s in message.status
+                                 if s.name.startswith("left/monitor_node: ")})
+
+    def until(self, condition: Callable[[], object], what: str, timeout: float = 20.0) -> None:
+        """Listen until the condition holds; fail after `timeout` [s]."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, f"not within {timeout} s: {what}; last diagnostics {self.diagnostics[-1:]}"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def latest(self, source: str) -> SmoothnessReport:
+        return self.reports[source][-1]
+
+    def all_reports(self, condition: Callable[[SmoothnessReport], bool]) -> bool:
+        return all(self.reports[source] and condition(self.latest(source)) for source in SOURCES)
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+class Process:
+    """A child in the test's domain that writes its standard error to a file."""
+
+    def __init__(self, command: list[str], domain: int, errors: Path) -> None:
+        self._errors = errors
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+        with errors.open("w") as file:
+            self.popen = subprocess.Popen([sys.executable, *command], env=environment, stderr=file)
+
+    def error_text(self) -> str:
+        return self._errors.read_text()
+
+    def kill(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait(10.0)
+
+
+@pytest.fixture
+def listener(domain: int) -> Iterator[Listener]:
+    listener = Listener(domain)
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def start(domain: int, tmp_path: Path) -> Iterator[Callable[[list[str]], Process]]:
+    children: list[Process] = []
+
+    def begin(command: list[str]) -> Process:
+        children.append(Process(command, domain, tmp_path / f"stderr-{len(children)}"))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.kill()
+
+
+MONITOR = ["-m", "qgf_monitor.monitor_node", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+
+
+def arm(bad: bool) -> list[str]:
+    return [str(ARM), NAMESPACE, str(RATE), "1" if bad else "0"]
+
+
+def check_figures(listener: Listener, report: SmoothnessReport, scale: float) -> None:
+    """Against the sines that synthetic_arm.py makes."""
+    chattering = list(report.joint_names).index("elbow")
+    assert sorted(report.joint_names) == ["elbow", "shoulder", "wrist"]
+    bin_width = 1.0 / report.window
+    power, slow_power = 0.1**2, 0.3**2
+    for joint in range(3):
+        rough = joint == chattering
+        assert report.high_frequency_ratio[joint] == pytest.approx(power / (power + slow_power) if rough else 0.0,
+                                                                   abs=0.01)
+        assert report.band_rms[joint] == pytest.approx(scale * 0.1 / math.sqrt(2) if rough else 0.0,
+                                                       rel=0.05, abs=1e-3)
+        centroid = (31.0 * power + 2.0 * slow_power) / (power + slow_power) if rough else 2.0
+        assert report.spectral_centroid[joint] == pytest.approx(centroid, abs=bin_width)
+    assert report.high_frequency_cutoff == pytest.approx(20.0)
+    assert report.sample_rate == pytest.approx(RATE, rel=0.01)
+    assert report.window == pytest.approx(2.0, abs=0.021)
+    spectrum = listener.spectra[report.source]
+    number = len(spectrum.frequency)
+    row = spectrum.power[chattering * number:(chattering + 1) * number]
+    upper = [i for i in range(number) if spectrum.frequency[i] > 5.0]
+    assert spectrum.frequency[max(upper, key=lambda i: row[i])] == pytest.approx(31.0, abs=bin_width)
+
+
+def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_dies(listener, start):
+    monitor = start(MONITOR)
+    publisher = start(arm(bad=True))
+    listener.until(lambda: listener.all_reports(lambda r: r.window >= 1.98), "full windows of all four sources")
+    listener.until(lambda: set(listener.spectra) == set(SOURCES), "spectra of all four sources")
+    for source, scale in SOURCES.items():
+        check_figures(listener, listener.latest(source), scale)
+
+    # 0.07 RMS on the raw action is below its bound, twice that on the command is beyond its warning's.
+    assert listener.latest("raw_action").level == SmoothnessReport.OK
+    listener.until(lambda: listener.latest("command").level == SmoothnessReport.WARN, "a warning on the command")
+    assert "chatter: 0.14" in listener.latest("command").summary
+    assert "elbow" in listener.latest("command").summary
+
+    # Ten reports a second of each source; a stretch of three seconds decides.
+    first = len(listener.reports["command"])
+    listener.until(lambda: len(listener.reports["command"]) >= first + 30, "thirty more reports")
+    stamps = [r.header.stamp.sec + 1e-9 * r.header.stamp.nanosec for r in listener.reports["command"][-31:]]
+    assert (stamps[-1] - stamps[0]) / 30 == pytest.approx(0.1, rel=0.2)
+
+    # All kinds of unusable messages were seen and counted, and the monitor lives.
+    listener.until(lambda: listener.diagnostics and "malformed" in listener.diagnostics[-1]["inputs"][1]
+                   and "non_finite" in listener.diagnostics[-1]["inputs"][1], "counts of unusable messages")
+    assert listener.diagnostics[-1]["policy"][0] == 0
+    assert monitor.popen.poll() is None
+
+    publisher.kill()
+    listener.until(lambda: listener.all_reports(lambda r: r.level == SmoothnessReport.STALE), "all sources stale")
+    assert listener.latest("command").band_rms[1] == pytest.approx(0.2 / math.sqrt(2), rel=0.05)
+    assert listener.latest("command").message_age > 0.5
+    listener.until(lambda: all(listener.diagnostics[-1][name][0] == 3 for name in (*SOURCES, "policy")),
+                   "diagnostics stale")
+
+    start(arm(bad=False))
+    listener.until(lambda: listener.all_reports(lambda r: r.level != SmoothnessReport.STALE and r.window >= 1.98),
+                   "reports of the publisher that came back")
+    for source, scale in SOURCES.items():
+        check_figures(listener, listener.latest(source), scale)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_cleanly(listener, start, number):
+    monitor = start(MONITOR)
+    listener.until(lambda: listener.diagnostics, "first diagnostics")
+    assert {level for name, (level, _) in listener.diagnostics[-1].items() if name != "inputs"} == {3}
+    monitor.popen.send_signal(number)
+    assert monitor.popen.wait(5.0) == 0
+    assert monitor.error_text() == ""
+
+
+@pytest.mark.parametrize("parameter", ["config:=/does/not/exist.yaml", "joints:=3", "policy:='no name!'"])
+def test_a_bad_parameter_is_one_line_and_exit_code_2(start, parameter):
+    monitor = start([*MONITOR, "-p", parameter])
+    assert monitor.popen.wait(20.0) == 2
+    lines = monitor.error_text().strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("qgf: error: ")
