@@ -165,13 +165,12 @@ def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = Fal
     noise = np.random.default_rng(config.seed)
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
-    step, trained = 0, 0.0
+    step, trained, observation_std, reward_std = 0, 0.0, torch.ones(n_obs), 1.0
     path = None if folder is None else folder / "checkpoint.safetensors"
     if resume and path is not None and path.exists():
-        step, trained = _restore(path, config, agent, buffer, noise, envs)
+        step, trained, observation_std, reward_std = _restore(path, config, agent, buffer, noise, envs)
     recorder = Recorder(config, folder, report, step)
     started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
-    observation_std, reward_std = torch.ones(n_obs), 1.0
     stopping = False
     try:
         while step < config.steps and not stopping:
@@ -198,7 +197,7 @@ def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = Fal
                     agent.set_normaliser(*buffer.observation_statistics())
                 if step >= config.warmup_steps:
                     for _ in range(step // config.steps_per_update - before // config.steps_per_update):
-                        if (agent.updates) % _STATISTICS_EVERY == 0 or agent.updates == first_update:
+                        if agent.updates % _STATISTICS_EVERY == 0:
                             observation_std, reward_std = buffer.observation_statistics()[1], buffer.reward_std()
                         agent.update(buffer.sample(config.batch_size, agent.generator), observation_std, reward_std)
                 recorder.step(step, agent.updates - first_update, agent.latest, "warm-up" if step < config.warmup_steps else "training")
@@ -210,7 +209,8 @@ def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = Fal
             stopping = should_stop()
             due = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
             if path is not None and (due or stopping or step >= config.steps):
-                _save(path, config, agent, buffer, noise, envs, step, time.monotonic() - started)
+                _save(path, config, agent, buffer, noise, envs,
+                      {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std}, observation_std)
                 last_checkpoint = step
         recorder.step(step, agent.updates - first_update, agent.latest, "interrupted" if stopping else "trained", force=True)
     finally:
@@ -229,16 +229,17 @@ def _check_finite(agent: TD3, step: int) -> None:
 
 
 def _save(path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator, envs: list[ReachEnv],
-          step: int, trained: float) -> None:
+          numbers: dict[str, float], observation_std: torch.Tensor) -> None:
     tensors, values = agent.state()
+    tensors["observation_std"] = observation_std
     tensors |= {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
     save_checkpoint(path, tensors, {
-        "agent": values, "step": step, "trained": trained, "config": describe(config), "noise": noise.bit_generator.state,
+        "agent": values, **numbers, "config": describe(config), "noise": noise.bit_generator.state,
         "environments": [env.np_random.bit_generator.state for env in envs]})
 
 
 def _restore(path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator,
-             envs: list[ReachEnv]) -> tuple[int, float]:
+             envs: list[ReachEnv]) -> tuple[int, float, torch.Tensor, float]:
     tensors, values = load_checkpoint(path)
     ours, theirs = describe(config), dict(values["config"])
     for key in ours:
@@ -252,4 +253,4 @@ def _restore(path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, 
             env.np_random.bit_generator.state = state
     except (KeyError, ValueError, RuntimeError) as error:
         raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error
-    return int(values["step"]), float(values["trained"])
+    return int(values["step"]), float(values["trained"]), tensors["observation_std"], float(values["reward_std"])
