@@ -33,7 +33,7 @@ _REPORT_EVERY = 1.0  # [s]
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """A glance at a running training; means over the last 40 episodes."""
+    """A glance at a running training; means over the last 40 episodes, NaN before the first has ended."""
 
     step: int
     steps_total: int
@@ -87,7 +87,7 @@ class Recorder:
         self._last = now
         elapsed = max(now - self._started, 1e-6)
         rate = (step - self._first_step) / elapsed
-        means = [float(x) for x in np.mean(self._episodes, axis=0)] if self._episodes else [0.0] * 4
+        means = [float(x) for x in np.mean(self._episodes, axis=0)] if self._episodes else [float("nan")] * 4
         progress = Progress(step, self._config.steps, *means, rate, updates / elapsed,
                             (self._config.steps - step) / rate if rate > 0 else 0.0, phase)
         if self._csv is not None and self._writer is not None and self._episodes:
@@ -200,7 +200,7 @@ def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = Fal
                         if agent.updates % _STATISTICS_EVERY == 0:
                             observation_std, reward_std = buffer.observation_statistics()[1], buffer.reward_std()
                         agent.update(buffer.sample(config.batch_size, agent.generator), observation_std, reward_std)
-                recorder.step(step, agent.updates - first_update, agent.latest, "warm-up" if step < config.warmup_steps else "training")
+                recorder.step(step, agent.updates - first_update, agent.latest, "warmup" if step < config.warmup_steps else "training")
                 if step >= config.steps:
                     break
             for index, env in enumerate(envs):
