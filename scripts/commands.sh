@@ -202,8 +202,7 @@ command_evaluate() {
 }
 
 command_demo() {
-    prepare "$@"
-    claim_domain
+    prepare "$@" # the demo claims a ROS domain by itself, with the locks of domain.sh
     exec "$VENV/bin/python" -m qgf_demo.cli "${REST[@]}"
 }
 

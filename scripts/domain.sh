@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# A ROS_DOMAIN_ID for one run alone, so that demos and tests side by side do not hear each other. Sourced by ./qgf.
+# A ROS_DOMAIN_ID for one run alone, so that tests side by side do not hear each other. Sourced by ./qgf.
+# The locks are those of qgf_demo.domain.
 
 # Exports a ROS_DOMAIN_ID from 1 to 101 that no other run on this machine holds, and holds it by a lock for as long as
 # this process lives, through exec too. A ROS_DOMAIN_ID that the user has set is kept.
