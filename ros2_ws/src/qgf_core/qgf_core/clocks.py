@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import time
 from typing import Protocol
@@ -33,8 +32,7 @@ class SteadyClock:
     _TIMER_ABSTIME = 1
 
     def __init__(self) -> None:
-        library = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
-        self._nanosleep = library.clock_nanosleep
+        self._nanosleep = ctypes.CDLL(None).clock_nanosleep
         self._nanosleep.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Timespec), ctypes.c_void_p]
 
     def now(self) -> int:
@@ -43,7 +41,7 @@ class SteadyClock:
 
     def sleep_until(self, deadline: int) -> None:
         """Sleep to the absolute `deadline` [ns]; a signal does not shorten it."""
-        request = _Timespec(deadline // 1_000_000_000, deadline % 1_000_000_000)
+        request = _Timespec(*divmod(max(deadline, 0), 1_000_000_000))
         while True:
             code = self._nanosleep(time.CLOCK_MONOTONIC, self._TIMER_ABSTIME, ctypes.byref(request), None)
             if code == 0:
@@ -74,7 +72,10 @@ class VirtualClock:
 
 
 class Pacer:
-    """Absolute deadlines of a fixed-rate loop: a late cycle is counted and skipped, never bunched.
+    """Absolute deadlines of a fixed-rate loop: a deadline that was missed is counted and skipped, never made up for.
+
+    All cycles start on one grid, so that no two are closer than a period (a limiter, which allows so much change in a
+    period, counts on that) and waking late never adds up.
 
     :param clock: steady or virtual clock.
     :param period: [ns].
@@ -88,11 +89,11 @@ class Pacer:
         self.skipped = 0
 
     def wait(self) -> int:
-        """Sleep to the next deadline and return it [ns]. Deadlines that are already past are added to `skipped`."""
+        """Sleep to the next deadline and return it [ns]; those already past are added to `skipped`."""
         self.deadline += self.period
         late = self.clock.now() - self.deadline
-        if late >= self.period:
-            missed = late // self.period
+        if late > 0:
+            missed = -(-late // self.period)
             self.skipped += missed
             self.deadline += missed * self.period
         self.clock.sleep_until(self.deadline)

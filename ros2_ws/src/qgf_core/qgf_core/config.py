@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration: dataclasses filled from YAML, where an unknown key, a wrong type or a non-finite number is an error."""
+"""Configuration: dataclasses from YAML, where an unknown key, a wrong type or a non-finite number is an error."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
+import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -20,7 +22,7 @@ T = TypeVar("T")
 
 
 def config_root() -> Path:
-    """Folder of the configuration files: $QGF_CONFIG_DIR, the checkout's config/, or the installed share/qgf_bringup/config.
+    """Folder of the configuration files: $QGF_CONFIG_DIR, else the checkout's, else the installed qgf_bringup's.
 
     :raises ConfigError: if none exists.
     """
@@ -59,28 +61,33 @@ def find_config(kind: str, name: str) -> Path:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice, which YAML silently lets win."""
+    """SafeLoader that refuses a key written twice, where YAML lets the last win, and reads 1e-3 as a number."""
 
 
 def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is written twice", key_node.start_mark)
-        seen.add(key)
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+        if key_node.value in seen:
+            problem = f"key '{key_node.value}' is written twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        seen.add(key_node.value)
     return dict(loader.construct_mapping(node, deep=True))
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+# YAML 1.1, which PyYAML follows, takes a number with an exponent but no point or sign of it for a word.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def parse_yaml(text: str, source: object) -> dict[str, Any]:
     """A YAML mapping from text. :raises ConfigError: syntax error, duplicate key, or not a mapping."""
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader subclass
-    except yaml.YAMLError as error:
-        raise ConfigError(source, "", " ".join(str(error).split()), "mend the YAML") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date of month 13
+        raise ConfigError(source, "", str(error), "mend the YAML") from error
     if not isinstance(data, dict):
         raise ConfigError(source, "", f"expected a mapping, got {type(data).__name__}", "write 'key: value' lines")
     return data
@@ -106,30 +113,37 @@ def _convert(hint: Any, value: Any, source: object, key: str) -> Any:
         return from_mapping(typing.cast(type, hint), value, source, key)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(source, key, f"expected a list, got {value!r}", "write [a, b, ...]")
+            raise ConfigError(source, key, f"expected a list, got {reprlib.repr(value)}", "write [a, b, ...]")
         item_hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(item_hints) != len(value):
-            raise ConfigError(source, key, f"expected {len(item_hints)} entries, got {len(value)}", "give them all")
-        return tuple(_convert(h, v, source, f"{key}[{i}]") for i, (h, v) in enumerate(zip(item_hints, value)))
+            raise ConfigError(source, key, f"expected {len(item_hints)} entries, got {len(value)}", "give all of them")
+        pairs = enumerate(zip(item_hints, value, strict=True))
+        return tuple(_convert(item_hint, item, source, f"{key}[{i}]") for i, (item_hint, item) in pairs)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(source, key, f"expected a mapping, got {value!r}", "write 'name: value' lines")
+            raise ConfigError(source, key, f"expected a mapping, got {reprlib.repr(value)}", "write 'name: value'")
         return {str(k): _convert(arguments[1], v, source, f"{key}.{k}") for k, v in value.items()}
     if origin is typing.Literal:
-        if value not in arguments:
-            raise ConfigError(source, key, f"'{value}' is not known", f"choose one of: {', '.join(map(str, arguments))}")
+        if not any(type(value) is type(known) and value == known for known in arguments):  # True == 1 == 1.0
+            known_values = ", ".join(map(str, arguments))
+            raise ConfigError(source, key, f"{reprlib.repr(value)} is not known", f"choose one of: {known_values}")
         return value
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ConfigError(source, key, f"{value} is not finite", "give a finite number")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond 1e308
+            number = math.inf
+        if not math.isfinite(number):
+            raise ConfigError(source, key, f"{number} is not finite", "give a finite number")
+        return number
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint in (str, bool) and isinstance(value, hint):
         return value
     if hint is Any:
         return value
-    raise ConfigError(source, key, f"expected {getattr(hint, '__name__', hint)}, got {value!r}", "give a value of that type")
+    expected = getattr(hint, "__name__", str(hint))
+    raise ConfigError(source, key, f"expected {expected}, got {reprlib.repr(value)}", "give a value of that type")
 
 
 def from_mapping(cls: type[T], data: Any, source: object, key: str = "") -> T:
@@ -139,7 +153,7 @@ def from_mapping(cls: type[T], data: Any, source: object, key: str = "") -> T:
         with a plain ValueError.
     """
     if not isinstance(data, Mapping):
-        raise ConfigError(source, key, f"expected a mapping, got {data!r}", "write 'key: value' lines")
+        raise ConfigError(source, key, f"expected a mapping, got {reprlib.repr(data)}", "write 'key: value' lines")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     prefix = f"{key}." if key else ""

@@ -7,6 +7,9 @@ from __future__ import annotations
 class QgfError(Exception):
     """Base of all errors that a user can cause and mend. Command lines print it in one line and exit with code 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # one line, whatever a library or a value brought in
+
 
 class ConfigError(QgfError, ValueError):
     """A configuration file or value that cannot be used.

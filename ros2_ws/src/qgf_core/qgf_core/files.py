@@ -11,7 +11,7 @@ from qgf_core.errors import QgfError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` by a temporary file in the same folder, fsync and rename: the old file or the new, never a mix.
+    """Write `data` to `path` by a temporary file beside it, fsync and rename: the old file or the new, never a mix.
 
     :raises QgfError: the disk is full or the folder cannot be written; nothing is left behind.
     """
@@ -28,7 +28,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise QgfError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder") from error
+        reason = error.strerror or error
+        raise QgfError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
