@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ class ActionSpec:
     """Joint velocity of an action of 1 [rad/s], one per joint."""
 
     def __post_init__(self) -> None:
-        if not self.scale or min(self.scale) <= 0:
+        if not self.scale or not all(0.0 < scale < math.inf for scale in self.scale):
             raise ValueError(f"action scale {list(self.scale)} must be positive")
 
 

@@ -27,11 +27,12 @@ class Kinematics:
             full = pinocchio.buildModelFromXML(urdf_text)
         except (ValueError, RuntimeError) as error:
             raise RobotError("URDF", "", f"pinocchio cannot read it ({error})", "mend the URDF") from error
+        remedy = "use the URDF that the robot was described with"
         for name in joint_names:
             if not full.existJointName(name):
-                raise RobotError("URDF", name, "there is no such joint", "use the URDF that the robot was described with")
+                raise RobotError("URDF", name, "there is no such joint", remedy)
         if not full.existFrame(tool.link):
-            raise RobotError("URDF", tool.link, "there is no such link", "use the URDF that the robot was described with")
+            raise RobotError("URDF", tool.link, "there is no such link", remedy)
         locked = [i for i, name in enumerate(full.names) if i > 0 and name not in joint_names]
         self._model = pinocchio.buildReducedModel(full, locked, pinocchio.neutral(full))
         self._data = self._model.createData()
@@ -39,7 +40,7 @@ class Kinematics:
         self._offset = np.asarray(tool.offset, dtype=np.float64)
         self.joint_names = tuple(joint_names)
         joints = [self._model.joints[self._model.getJointId(name)] for name in joint_names]
-        # A continuous joint is a point on the unit circle (cos, sin) in pinocchio, hence two numbers of q for one angle.
+        # In pinocchio a continuous joint is a point on the unit circle: two numbers of q, (cos, sin), for one angle.
         self._continuous = np.array([joint.nq == 2 for joint in joints])
         self._q_index = np.array([joint.idx_q for joint in joints])
         self._v_index = np.array([joint.idx_v for joint in joints])

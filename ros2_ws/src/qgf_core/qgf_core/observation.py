@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Literal
@@ -38,8 +39,8 @@ class ObservationTerm:
     def __post_init__(self) -> None:
         if self.history < 1:
             raise ValueError(f"observation term '{self.name}': history {self.history} must be at least 1")
-        if self.scale == 0:
-            raise ValueError(f"observation term '{self.name}': scale must not be 0")
+        if not math.isfinite(self.scale) or self.scale == 0:
+            raise ValueError(f"observation term '{self.name}': scale {self.scale} must be finite and not 0")
 
 
 class ObservationBuilder:
@@ -56,7 +57,8 @@ class ObservationBuilder:
         self.terms = tuple(terms)
         self._robot, self._kinematics = robot, kinematics
         self._history: list[deque[Vector]] = [deque(maxlen=term.history) for term in self.terms]
-        self.size = sum(term.history * (3 if term.name == "tool_position_error" else len(robot.joints)) for term in self.terms)
+        joints = len(robot.joints)
+        self.size = sum(term.history * (3 if term.name == "tool_position_error" else joints) for term in self.terms)
 
     def reset(self) -> None:
         """Forget the history: the next sample is the first."""
@@ -72,7 +74,7 @@ class ObservationBuilder:
         :param goal: tool position asked for (3,) [m] in the base frame.
         """
         parts: list[Vector] = []
-        for term, history in zip(self.terms, self._history):
+        for term, history in zip(self.terms, self._history, strict=True):
             if term.name == "joint_position":
                 value = position - self._robot.home
             elif term.name == "joint_velocity":

@@ -9,7 +9,7 @@ import importlib.util
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,16 @@ from qgf_core.errors import ConfigError, RobotError
 
 Vector = NDArray[np.float64]
 CommandInterface = Literal["position", "velocity", "effort", "joint_trajectory"]
+_TURNING = ("revolute", "continuous")
+
+
+def _demand_finite(spec: Any, name: str) -> None:
+    """:raises ValueError: a field of the dataclass `spec` holds a number that is not finite."""
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not math.isfinite(number):
+                raise ValueError(f"{name}: {field.name} {number} is not finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +54,20 @@ class JointSpec:
     """-1 where the driver counts the joint the other way round than the URDF."""
 
     def __post_init__(self) -> None:
+        name = f"joint '{self.name}'"
+        _demand_finite(self, name)
         lower, upper = self.position
         if not lower < upper:
-            raise ValueError(f"joint '{self.name}': lower position limit {lower} is not below the upper {upper}")
+            raise ValueError(f"{name}: lower position limit {lower} is not below the upper {upper}")
         if max(abs(lower), abs(upper)) > 4 * math.pi:
-            raise ValueError(f"joint '{self.name}': position limits {lower}, {upper} look like degrees; give rad")
+            raise ValueError(f"{name}: position limits {lower}, {upper} look like degrees; give rad")
         if not lower < self.home < upper:
-            raise ValueError(f"joint '{self.name}': home {self.home} rad lies outside its limits {lower}, {upper}")
+            raise ValueError(f"{name}: home {self.home} rad lies outside its limits {lower}, {upper}")
         for field in ("velocity", "acceleration", "jerk", "effort", "policy_velocity"):
             if getattr(self, field) <= 0:
-                raise ValueError(f"joint '{self.name}': {field} {getattr(self, field)} must be positive")
+                raise ValueError(f"{name}: {field} {getattr(self, field)} must be positive")
         if self.policy_velocity > self.velocity:
-            raise ValueError(f"joint '{self.name}': policy_velocity {self.policy_velocity} exceeds velocity {self.velocity}")
+            raise ValueError(f"{name}: policy_velocity {self.policy_velocity} exceeds velocity {self.velocity}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +77,9 @@ class ToolSpec:
     link: str
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Position of the tool point in the link's frame [m]."""
+
+    def __post_init__(self) -> None:
+        _demand_finite(self, "tool")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +94,7 @@ class DriveSpec:
     """Viscous friction in the simulation [N m s/rad]."""
 
     def __post_init__(self) -> None:
+        _demand_finite(self, "drive")
         if min(self.latency, self.time_constant, self.joint_damping) < 0:
             raise ValueError("drive: latency, time_constant and joint_damping must not be negative")
 
@@ -117,6 +133,7 @@ class RobotSpec:
     topics: TopicsSpec = TopicsSpec()
 
     def __post_init__(self) -> None:
+        _demand_finite(self, f"robot '{self.name}'")
         if not self.joints:
             raise ValueError("joints: at least one joint is needed")
         names = [joint.name for joint in self.joints]
@@ -128,6 +145,10 @@ class RobotSpec:
                 raise ValueError(f"{field} {getattr(self, field)} must be positive")
         if self.command_rate < 0 or self.position_margin < 0:
             raise ValueError("command_rate and position_margin must not be negative")
+        for joint in self.joints:
+            if not joint.position[0] + self.position_margin < joint.home < joint.position[1] - self.position_margin:
+                raise ValueError(f"joint '{joint.name}': home {joint.home} rad lies within position_margin "
+                                 f"{self.position_margin} rad of its limits {list(joint.position)}")
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -202,7 +223,8 @@ def resolve_urdf(urdf: str, yaml_path: Path) -> Path:
     if separator and not Path(urdf).is_absolute():
         module = importlib.util.find_spec(package)
         if module is None or not module.submodule_search_locations:
-            raise ConfigError(yaml_path, "urdf", f"the Python package '{package}' is not installed", f"pip install {package}")
+            problem = f"the Python package '{package}' is not installed"
+            raise ConfigError(yaml_path, "urdf", problem, f"pip install {package}")
         path = Path(next(iter(module.submodule_search_locations))) / relative
     else:
         path = (yaml_path.parent / urdf).resolve()
@@ -219,15 +241,22 @@ def read_urdf(spec: RobotSpec) -> str:
         raise RobotError(spec.urdf, "", f"cannot be read ({error})", "correct the path") from error
 
 
+def _parse_urdf(urdf_text: str, source: object) -> ElementTree.Element:
+    try:
+        root = ElementTree.fromstring(urdf_text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise RobotError(source, "", f"not well-formed XML ({error})", "mend the URDF") from error
+    if root.tag != "robot":
+        raise RobotError(source, "", f"its root element is <{root.tag}>, not <robot>", "give a URDF")
+    return root
+
+
 def strip_meshes(urdf_text: str) -> str:
     """The URDF without `visual` and `collision`: links, inertias and joints remain, and no file is needed to read it.
 
-    :raises RobotError: not XML.
+    :raises RobotError: not XML, or no URDF.
     """
-    try:
-        root = ElementTree.fromstring(urdf_text)
-    except ElementTree.ParseError as error:
-        raise RobotError("URDF", "", f"not well-formed XML ({error})", "mend the URDF") from error
+    root = _parse_urdf(urdf_text, "URDF")
     for link in root.iter("link"):
         for kind in ("visual", "collision"):
             for element in link.findall(kind):
@@ -236,25 +265,82 @@ def strip_meshes(urdf_text: str) -> str:
 
 
 def check_against_urdf(spec: RobotSpec, urdf_text: str, source: object) -> None:
-    """:raises RobotError: a joint or link the URDF lacks, a joint that cannot turn, or limits wider than the URDF's."""
-    root = ElementTree.fromstring(strip_meshes(urdf_text))
-    joints = {joint.get("name"): joint for joint in root.findall("joint")}
-    links = {link.get("name") for link in root.findall("link")}
-    for link in (spec.tool.link, spec.base_frame):
-        if link not in links:
-            raise RobotError(source, "tool.link" if link == spec.tool.link else "base_frame",
-                             f"the URDF has no link '{link}'", "choose one of its links")
+    """Whether the spec, read from `source`, and its URDF agree.
+
+    :raises RobotError: the URDF is no tree, lacks a joint or link that the spec names, roots in another base frame, has
+        a joint that cannot turn, or limits narrower than the spec's.
+    """
+    root = _parse_urdf(urdf_text, spec.urdf)
+    base = _root_link(root, spec.urdf)
+    links = [link.get("name", "") for link in root.findall("link")]
+    if spec.tool.link not in links:
+        remedy = f"choose one of: {', '.join(links)}"
+        raise RobotError(source, "tool.link", f"the URDF has no link '{spec.tool.link}'", remedy)
+    if spec.base_frame != base:  # the kinematics gives positions in the root link's frame
+        raise RobotError(source, "base_frame", f"'{spec.base_frame}' is not the URDF's root link", f"write '{base}'")
+    elements = {joint.get("name", ""): joint for joint in root.findall("joint")}
     for joint in spec.joints:
-        key = f"joints.{joint.name}"
-        element = joints.get(joint.name)
+        element = elements.get(joint.name)
         if element is None:
-            known = ", ".join(str(n) for n, e in joints.items() if e.get("type") in ("revolute", "continuous", "prismatic"))
-            raise RobotError(source, key, "the URDF has no such joint", f"its movable joints: {known}")
-        if element.get("type") not in ("revolute", "continuous"):
-            raise RobotError(source, key, f"is of type '{element.get('type')}'", "only revolute and continuous joints can be driven")
-        limit = element.find("limit")
-        if element.get("type") == "revolute" and limit is not None:
-            lower, upper = float(limit.get("lower", "0")), float(limit.get("upper", "0"))
-            if joint.position[0] < lower - 1e-3 or joint.position[1] > upper + 1e-3:
-                raise RobotError(source, f"{key}.position", f"{list(joint.position)} rad is wider than the URDF's [{lower}, {upper}]",
-                                 "narrow it")
+            movable = [name for name, other in elements.items() if other.get("type") in _TURNING]
+            raise RobotError(source, f"joints.{joint.name}", "the URDF has no such joint",
+                             f"its joints that turn: {', '.join(movable) or 'none'}")
+        _check_joint(joint, element, spec.urdf, source)
+
+
+def _root_link(root: ElementTree.Element, urdf: str) -> str:
+    """The one link without a parent, all others being reached from it. :raises RobotError: the URDF is no such tree."""
+    links = [link.get("name", "") for link in root.findall("link")]
+    children: dict[str, list[str]] = {link: [] for link in links}
+    parent_of: dict[str, str] = {}
+    for joint in root.findall("joint"):
+        name = joint.get("name", "")
+        ends = [end.get("link", "") if end is not None else "" for end in (joint.find("parent"), joint.find("child"))]
+        for end, role in zip(ends, ("parent", "child"), strict=True):
+            if end not in children:
+                raise RobotError(urdf, f"joint '{name}'", f"there is no {role} link '{end}'", "mend the URDF")
+        if ends[1] in parent_of:
+            raise RobotError(urdf, f"joint '{name}'", f"link '{ends[1]}' has two parents", "mend the URDF")
+        parent_of[ends[1]] = ends[0]
+        children[ends[0]].append(ends[1])
+    roots = [link for link in links if link not in parent_of]
+    if len(roots) != 1:
+        raise RobotError(urdf, "", f"it has {len(roots)} root links {roots}, not one", "join them by fixed joints")
+    reached, ahead = set[str](), [roots[0]]
+    while ahead:
+        link = ahead.pop()
+        reached.add(link)
+        ahead += children[link]
+    if reached != set(links):
+        raise RobotError(urdf, "", f"links {sorted(set(links) - reached)} form a loop", "mend the URDF")
+    return roots[0]
+
+
+def _check_joint(joint: JointSpec, element: ElementTree.Element, urdf: str, source: object) -> None:
+    """:raises RobotError: the URDF's joint cannot turn, has broken limits, or narrower ones than the spec's."""
+    key, place, kind = f"joints.{joint.name}", f"joint '{joint.name}'", element.get("type")
+    if kind not in _TURNING:
+        raise RobotError(source, key, f"is of type '{kind}'", "only revolute and continuous joints can be driven")
+    limit = element.find("limit")
+    if limit is None:
+        if kind == "revolute":
+            raise RobotError(urdf, place, "is revolute and has no <limit>", "add it")
+        return
+    number: dict[str, float] = {}
+    for name in ("lower", "upper", "velocity", "effort"):
+        text = limit.get(name, "0")
+        try:
+            number[name] = float(text)
+        except ValueError as error:
+            raise RobotError(urdf, place, f"limit {name} '{text}' is no number", "mend the URDF") from error
+    if kind == "revolute":
+        lower, upper = number["lower"], number["upper"]
+        if not lower < upper:
+            raise RobotError(urdf, place, f"lower limit {lower} is not below the upper {upper}", "swap them")
+        if joint.position[0] < lower - 1e-3 or joint.position[1] > upper + 1e-3:
+            raise RobotError(source, f"{key}.position",
+                             f"{list(joint.position)} rad is wider than the URDF's [{lower}, {upper}]", "narrow it")
+    for name in ("velocity", "effort"):  # many URDFs leave them at 0, which means unknown
+        ours, theirs = getattr(joint, name), number[name]
+        if 0.0 < theirs * (1.0 + 1e-6) < ours:
+            raise RobotError(source, f"{key}.{name}", f"{ours} is more than the URDF's {theirs}", "lower it")
