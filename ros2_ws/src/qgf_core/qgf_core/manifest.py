@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from qgf_core.action import ActionDecoder, ActionSpec
+from qgf_core.archive import open_sealed, read_archive
 from qgf_core.config import from_mapping, to_mapping
 from qgf_core.errors import BundleError, ConfigError
 from qgf_core.kinematics import Kinematics
@@ -29,7 +32,7 @@ class Box:
     upper: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if not all(low < high for low, high in zip(self.lower, self.upper)):
+        if not all(low < high for low, high in zip(self.lower, self.upper, strict=True)):
             raise ValueError(f"box: lower {list(self.lower)} must be below upper {list(self.upper)}")
 
     def contains(self, point: Any, tolerance: float = 0.0) -> bool:
@@ -58,7 +61,7 @@ class Manifest:
     """Figures of the evaluation in simulation: success, return, every smoothness metric."""
     urdf: str = dataclasses.field(default="", repr=False, compare=False)
     """Mesh-free URDF; an entry of its own in the bundle, not part of the JSON."""
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.control_rate <= 10_000.0:
@@ -107,24 +110,48 @@ def make_manifest(**fields: Any) -> Manifest:
 
 
 def parse_manifest(text: str, urdf: str, source: object) -> Manifest:
-    """The manifest from its JSON. :raises BundleError: not JSON, another schema, unknown or missing fields, bad values."""
+    """The manifest from its JSON.
+
+    :raises BundleError: not JSON, another schema, unknown or missing fields, bad values.
+    """
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{source}: manifest is not JSON ({error}); export the bundle again") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BundleError(f"{source}: manifest schema {version!r} is not {SCHEMA_VERSION}; export the bundle with this version")
-    for term in data.get("observation", []):
-        if isinstance(term, dict):
-            unit = term.pop("unit", None)
-            if unit != UNITS.get(term.get("name", "")):
-                raise BundleError(f"{source}: observation term '{term.get('name')}' has unit {unit!r}, this version knows "
-                                  f"{UNITS.get(term.get('name', ''))!r}; export the bundle with this version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise BundleError(f"{source}: manifest schema {reprlib.repr(version)} is not {SCHEMA_VERSION}; "
+                          "export the bundle with this version")
+    _take_units(data, source)
     try:
         return dataclasses.replace(from_mapping(Manifest, data, source), urdf=urdf)
     except ConfigError as error:
         raise BundleError(f"{error}; the bundle does not keep its contract: export it again") from error
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """The manifest of a bundle whose seal and archive are good; nothing in it is run, torch is not needed.
+
+    :raises BundleError: any defect.
+    """
+    texts = open_sealed(read_archive(path), path)
+    return parse_manifest(texts["manifest.json"], texts["robot.urdf"], path)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def _take_units(data: dict[str, Any], source: object) -> None:
+    """Takes the units, written for human readers, out of the observation terms. :raises BundleError: they differ."""
+    terms = data.get("observation")
+    for term in terms if isinstance(terms, list) else ():
+        if not isinstance(term, dict):
+            continue
+        unit, name = term.pop("unit", None), str(term.get("name"))
+        if unit != UNITS.get(name):
+            raise BundleError(f"{source}: observation term '{name}' has unit {unit!r}, this version knows "
+                              f"{UNITS.get(name)!r}; export the bundle with this version")
 
 
 def check_robot(manifest: Manifest, robot: RobotSpec, urdf: str, source: object) -> None:
@@ -136,23 +163,31 @@ def check_robot(manifest: Manifest, robot: RobotSpec, urdf: str, source: object)
     """
     theirs = manifest.robot
     if theirs.joint_names != robot.joint_names:
-        raise BundleError(f"{source}: made for joints {list(theirs.joint_names)} of '{theirs.name}', the robot '{robot.name}' has "
-                          f"{list(robot.joint_names)}; choose a bundle for this robot")
-    for mine, other in zip(robot.joints, theirs.joints):
-        wider = other.position[0] < mine.position[0] - 1e-9 or other.position[1] > mine.position[1] + 1e-9
-        if wider or any(getattr(other, f) > getattr(mine, f) * (1 + 1e-9) for f in ("velocity", "acceleration", "jerk", "effort")):
-            raise BundleError(f"{source}: limits of joint '{mine.name}' are wider than the robot's; train with this robot's YAML")
+        raise BundleError(f"{source}: made for joints {list(theirs.joint_names)} of '{theirs.name}', the robot "
+                          f"'{robot.name}' has {list(robot.joint_names)}; choose a bundle for this robot")
+    for mine, other in zip(robot.joints, theirs.joints, strict=True):
         if mine.sign != other.sign or abs(mine.home - other.home) > 1e-9:
-            raise BundleError(f"{source}: sign or home of joint '{mine.name}' differs from the robot's; train with this robot's YAML")
+            raise BundleError(f"{source}: sign or home of joint '{mine.name}' differs from the robot's; "
+                              "train with this robot's YAML")
+    for limit in ("position_lower", "position_upper", "velocity_limit", "acceleration_limit", "jerk_limit",
+                  "effort_limit"):
+        ours, bundled = getattr(robot, limit), getattr(theirs, limit)
+        outwards = -1.0 if limit == "position_lower" else 1.0
+        if limit.startswith("position"):  # the limiter stays the margin away from it
+            ours, bundled = ours - outwards * robot.position_margin, bundled - outwards * theirs.position_margin
+        wider = np.flatnonzero(outwards * (bundled - ours) > 1e-9)
+        if len(wider):
+            i = int(wider[0])
+            raise BundleError(f"{source}: {limit} {bundled[i]:g} of joint '{robot.joint_names[i]}' is wider than the "
+                              f"robot's {ours[i]:g}; train with this robot's YAML")
     if theirs.base_frame != robot.base_frame or theirs.tool != robot.tool:
         raise BundleError(f"{source}: base frame or tool differs ({theirs.base_frame}, {theirs.tool.link} against "
                           f"{robot.base_frame}, {robot.tool.link}); train with this robot's YAML")
-    ours = Kinematics(urdf, robot.joint_names, robot.tool)
-    bundled = manifest.kinematics()
+    here, there = Kinematics(urdf, robot.joint_names, robot.tool), manifest.kinematics()
     generator = np.random.default_rng(0)
     for _ in range(5):
         q = generator.uniform(robot.position_lower, robot.position_upper)
-        distance = float(np.linalg.norm(ours.tool_position(q) - bundled.tool_position(q)))
-        if distance > 1e-4:
-            raise BundleError(f"{source}: its URDF puts the tool {1e3 * distance:.1f} mm away from where the robot's does; "
-                              "train with this robot's URDF")
+        distance = float(np.linalg.norm(here.tool_position(q) - there.tool_position(q)))
+        if not distance <= 1e-4:  # written so that NaN fails
+            raise BundleError(f"{source}: its URDF puts the tool {1e3 * distance:.1f} mm away from where the robot's "
+                              "does; train with this robot's URDF")

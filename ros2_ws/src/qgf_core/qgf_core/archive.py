@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle as an archive: its seal, and every check that can be made before torch sees it.
+
+The file is the zip archive that `torch.jit.save` writes, with `extra/manifest.json`, `extra/probes.json` and
+`extra/robot.urdf` as entries. The archive comment holds the SHA-256 of all bytes before it: torch checks no CRC, so
+that a flipped bit would change the policy without a word.
+
+A seal proves that nothing was damaged, not that its maker was honest; and two programs may read one zip file
+differently (torch finds entries in either case of letters, prefers a legacy format where it finds `model.json`, ...).
+So only archives that can be read in one way are accepted: entries of known names, and one consistent directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+from qgf_core.errors import BundleError
+from qgf_core.script_check import check_pickle, check_script
+
+MAXIMUM_SIZE = 256 * 1024 * 1024
+"""Of the archive, and of all entries unpacked [bytes]."""
+MAXIMUM_TEXT = 16 * 1024 * 1024
+"""Of one manifest, probe file or URDF [bytes]."""
+MAXIMUM_CODE = 256 * 1024
+"""Of one source file or pickle [bytes]."""
+EXTRA_FILES = ("manifest.json", "probes.json", "robot.urdf")
+
+_END_RECORD = struct.Struct("<4s4H2LH")
+_END64_RECORD = struct.Struct("<4sQ2H2L4Q")
+_END64_LOCATOR = struct.Struct("<4sLQL")
+_SEAL = b"qgf-bundle-1 sha256="
+_SEAL_LENGTH = len(_SEAL) + 64
+_FLAGS = 0x808  # names in UTF-8, sizes after the data: what torch writes
+
+_TEXT_ENTRY = re.compile(r"extra/(manifest\.json|probes\.json|robot\.urdf)")
+_CODE_ENTRY = re.compile(r"code/(__torch__|__torch__/[A-Za-z0-9_/]+)\.py")
+_PICKLE_ENTRY = re.compile(r"(data\.pkl|constants\.pkl|code/(__torch__|__torch__/[A-Za-z0-9_/]+)\.py\.debug_pkl)")
+_DATA_ENTRY = re.compile(
+    r"(data|constants)/[0-9]+|version|byteorder|\.data/serialization_id|\.format_version|\.storage_alignment")
+
+
+def read_archive(path: str | Path) -> bytes:
+    """The bytes of a file that may be a bundle. :raises BundleError: none, unreadable, or far too large."""
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path}: not a file; check the path")
+        if status.st_size > MAXIMUM_SIZE:
+            raise BundleError(f"{path}: {status.st_size} bytes are more than a policy can have; check the path")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:  # a null byte in the path
+        raise BundleError(f"{path!r}: cannot be read ({error}); check the path") from error
+
+
+def seal(archive: bytes) -> bytes:
+    """A zip archive with the SHA-256 of its bytes, end record included, as its comment.
+
+    :raises BundleError: not a zip archive without a comment.
+    """
+    start = len(archive) - _END_RECORD.size
+    if start < 0 or archive[start:start + 4] != b"PK\x05\x06":
+        raise BundleError("archive: no zip end record; it must be what torch.jit.save wrote")
+    fields = list(_END_RECORD.unpack(archive[start:]))
+    fields[-1] = _SEAL_LENGTH
+    head = archive[:start] + _END_RECORD.pack(*fields)
+    return head + _SEAL + hashlib.sha256(head).hexdigest().encode()
+
+
+def open_sealed(data: bytes, path: object) -> dict[str, str]:
+    """The texts of EXTRA_FILES by name, after seal, archive, scripts and pickles were found good.
+
+    :param path: for messages.
+    :raises BundleError: anything else.
+    """
+    start = len(data) - _SEAL_LENGTH
+    if start < _END_RECORD.size or not data[start:].startswith(_SEAL):
+        raise BundleError(f"{path}: not a QGF bundle, or cut short; copy or export it again")
+    if hashlib.sha256(data[:start]).hexdigest().encode() != data[start + len(_SEAL):]:
+        raise BundleError(f"{path}: its SHA-256 does not match: it was changed or damaged; copy or export it again")
+    _check_directory(data, start - _END_RECORD.size, path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _check_entries(archive, path)
+    except (zipfile.BadZipFile, zlib.error, struct.error, UnicodeDecodeError, ValueError, LookupError, OverflowError,
+            RuntimeError, EOFError, OSError) as error:
+        raise BundleError(f"{path}: the archive cannot be read ({error}); export it again") from error
+
+
+def _check_directory(data: bytes, end: int, path: object) -> None:
+    """:raises BundleError: the end record at offset `end` does not describe exactly what stands before it."""
+    magic, disk, start_disk, here, entries, size, offset, comment = _END_RECORD.unpack_from(data, end)
+    directory_end = offset + size
+    good = magic == b"PK\x05\x06" and disk == start_disk == 0 and here == entries and comment == _SEAL_LENGTH
+    if good and directory_end + _END64_RECORD.size + _END64_LOCATOR.size == end:
+        record = _END64_RECORD.unpack_from(data, directory_end)
+        locator = _END64_LOCATOR.unpack_from(data, directory_end + _END64_RECORD.size)
+        good = (record[:2] == (b"PK\x06\x06", _END64_RECORD.size - 12)
+                and record[4:] == (0, 0, entries, entries, size, offset)
+                and locator == (b"PK\x06\x07", 0, directory_end, 1))
+    else:
+        good = good and directory_end == end
+    if not good or not data.startswith(b"PK\x03\x04"):
+        raise BundleError(f"{path}: its zip directory is not as torch writes it; export it again")
+
+
+def _check_entries(archive: zipfile.ZipFile, path: object) -> dict[str, str]:
+    infos = archive.infolist()
+    names = [info.orig_filename for info in infos]
+    root = names[0].partition("/")[0] if names else ""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", root) or root.strip(".") == "" or len(set(names)) != len(names):
+        raise BundleError(f"{path}: the names in the archive are malformed; export it again")
+    if sum(info.file_size for info in infos) > MAXIMUM_SIZE:
+        raise BundleError(f"{path}: it unpacks to more than {MAXIMUM_SIZE} bytes; refused")
+    texts: dict[str, str] = {}
+    for info, name in zip(infos, names, strict=True):
+        inner = name[len(root) + 1:] if name.startswith(root + "/") else ""
+        if info.flag_bits & ~_FLAGS or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BundleError(f"{path}: entry {name!r} is packed as torch does not; export it again")
+        if _DATA_ENTRY.fullmatch(inner):
+            continue
+        text = _TEXT_ENTRY.fullmatch(inner)
+        if info.file_size > (MAXIMUM_TEXT if text else MAXIMUM_CODE):
+            raise BundleError(f"{path}: entry {name!r} has {info.file_size} bytes, more than a policy needs; refused")
+        if text:
+            texts[text[1]] = archive.read(info).decode("utf-8")
+        elif _CODE_ENTRY.fullmatch(inner):
+            check_script(archive.read(info).decode("utf-8"), path)
+        elif _PICKLE_ENTRY.fullmatch(inner):
+            check_pickle(archive.read(info), path)
+        else:
+            raise BundleError(f"{path}: entry {name[:200]!r} does not belong into a policy; refused")
+    for name in EXTRA_FILES:
+        if name not in texts:
+            raise BundleError(f"{path}: it lacks {name}; export it again")
+    return texts
