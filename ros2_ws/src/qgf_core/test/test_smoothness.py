@@ -187,6 +187,9 @@ def test_band_rms_is_parsevals():
     assert level == pytest.approx(1.0, rel=0.04)
     upper = np.sqrt(np.mean(np.square(metrics.band_rms(noise, 50.0, 10.0))))
     assert upper == pytest.approx(math.sqrt(15.5 / 25.0), rel=0.02)  # bins 10..25 Hz: 15 whole and the one of Nyquist
+    frequency, power = metrics.spectrum(noise, 50.0)
+    without_constant = np.sqrt(power[1:].sum(axis=0) * frequency[1])
+    assert metrics.band_rms(noise, 50.0, 0.0) == pytest.approx(without_constant, rel=1e-12)
     chatter = 0.1 * (-1.0) ** np.arange(50)
     assert metrics.band_rms(chatter, 50.0, 10.0) == pytest.approx(0.1, rel=1e-3)
 
