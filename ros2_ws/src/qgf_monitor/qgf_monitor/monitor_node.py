@@ -102,23 +102,27 @@ class MonitorNode(Node):
         except UnicodeDecodeError:  # a name that is no text
             self.monitor.recorder.counts.malformed += 1
             return True
-        if taken is not None:
-            record(taken[0], now)
-        return taken is not None
+        if taken is None:
+            return False
+        message, information = taken
+        received = information["received_timestamp"]  # [ns] of the system clock; None where the middleware has none
+        waited = 1e-9 * (time.time_ns() - received) if received else 0.0
+        record(message, now - max(0.0, waited))
+        return True
 
-    def _record_joint_state(self, message: JointState, now: float) -> None:
+    def _record_joint_state(self, message: JointState, arrival: float) -> None:
         self.monitor.recorder.joint_state(message.name, message.position, message.velocity,
-                                          nanoseconds(message.header.stamp), now)
+                                          nanoseconds(message.header.stamp), arrival)
 
-    def _record_command(self, message: PolicyCommand, now: float) -> None:
+    def _record_command(self, message: PolicyCommand, arrival: float) -> None:
         self.monitor.recorder.policy_command(
             message.joint_names, message.raw_action, message.command, message.command_interface, message.sequence,
-            message.period, message.fault, nanoseconds(message.header.stamp), now)
+            message.period, message.fault, nanoseconds(message.header.stamp), arrival)
 
-    def _record_status(self, message: PolicyStatus, now: float) -> None:
+    def _record_status(self, message: PolicyStatus, arrival: float) -> None:
         mode = MODES.get(message.mode, f"mode {message.mode}")
         values = {name: getattr(message, name) for name in STATUS_VALUES}
-        self.monitor.policy_status(mode, message.fault, message.late10, values, now)
+        self.monitor.policy_status(mode, message.fault, message.late10, values, arrival)
 
     # --- out
 

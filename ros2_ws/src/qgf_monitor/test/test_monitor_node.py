@@ -181,6 +181,9 @@ def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_di
     stamps = [r.header.stamp.sec + 1e-9 * r.header.stamp.nanosec for r in listener.reports["command"][-31:]]
     assert (stamps[-1] - stamps[0]) / 30 == pytest.approx(0.1, rel=0.2)
 
+    ages = [r.message_age for r in listener.reports["command"][-31:]]
+    assert 0.0 < sum(ages) / len(ages) < 0.5
+
     # All kinds of unusable messages were seen and counted, and the monitor lives.
     listener.until(lambda: listener.diagnostics and "malformed" in listener.diagnostics[-1]["inputs"][1]
                    and "non_finite" in listener.diagnostics[-1]["inputs"][1], "counts of unusable messages")
