@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a full training promises, over three seeds. Takes about ten minutes on two cores: ./qgf test --slow -k reach_quality"""
+"""What a full training promises, over three seeds. Takes about ten minutes on two cores: ./qgf test --slow -k
+reach_quality"""
 
 import json
 import os
@@ -16,8 +17,12 @@ ROOT = Path(__file__).parents[4]
 @pytest.mark.parametrize("robot", ["panda"])
 def test_three_seeds(robot, tmp_path):
     out = Path(os.environ.get("QGF_REACH_RUNS", tmp_path)) / robot
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "reach.py"), "--robot", robot, "--out", str(out), "--json"],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "reach.py"), "--robot", robot, "--out", str(out), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     median = json.loads(done.stdout.splitlines()[-1])
     assert median["plain.mean_abs_delta"] >= 0.2, "the plain policy is expected to chatter"

@@ -3,10 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -16,24 +12,10 @@ from numpy.typing import NDArray
 from qgf_core.errors import RobotError
 from qgf_core.robot import RobotSpec
 from qgf_sim.drive import Drive
+from qgf_sim.quiet import quiet_native_output
 
 Vector = NDArray[np.float64]
 _SOLVER_ITERATIONS = 20
-
-
-@contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """PyBullet prints banners from C to file descriptor 1, where they would end up in JSON and progress bars."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 1)
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-        os.close(null)
 
 
 class PyBulletArm:
@@ -47,16 +29,18 @@ class PyBulletArm:
 
     def __init__(self, robot: RobotSpec, physics_rate: float, gui: bool = False) -> None:
         self.robot, self.period = robot, 1.0 / physics_rate
-        with _quiet_stdout():
+        with quiet_native_output():
             self._client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
         if self._client < 0:
             raise RobotError(robot.urdf, "", "PyBullet cannot open a window", "set DISPLAY or run without the window")
         flags = pybullet.URDF_USE_INERTIA_FROM_FILE | (0 if gui else pybullet.URDF_IGNORE_VISUAL_SHAPES)
         try:
-            with _quiet_stdout():
+            with quiet_native_output():
                 self._body = pybullet.loadURDF(robot.urdf, useFixedBase=True, flags=flags, physicsClientId=self._client)
         except pybullet.error as error:
-            raise RobotError(robot.urdf, "", f"PyBullet cannot load it ({error})", "mend the URDF or its mesh paths") from error
+            raise RobotError(
+                robot.urdf, "", f"PyBullet cannot load it ({error})", "mend the URDF or its mesh paths"
+            ) from error
         self._set_up()
 
     def _set_up(self) -> None:
@@ -67,26 +51,38 @@ class PyBulletArm:
         index = {}
         for i in range(pybullet.getNumJoints(self._body, **client)):
             info = pybullet.getJointInfo(self._body, i, **client)
-            pybullet.changeDynamics(self._body, i, jointDamping=self.robot.drive.joint_damping, linearDamping=0.0,
-                                    angularDamping=0.0, **client)
+            pybullet.changeDynamics(
+                self._body,
+                i,
+                jointDamping=self.robot.drive.joint_damping,
+                linearDamping=0.0,
+                angularDamping=0.0,
+                **client,
+            )
             if info[2] in (pybullet.JOINT_REVOLUTE, pybullet.JOINT_PRISMATIC):
                 index[info[1].decode()] = i
         missing = [name for name in self.robot.joint_names if name not in index]
         if missing:
-            raise RobotError(self.robot.urdf, missing[0], "PyBullet sees no such movable joint", "correct the robot's joints")
+            raise RobotError(
+                self.robot.urdf, missing[0], "PyBullet sees no such movable joint", "correct the robot's joints"
+            )
         self._joints = [index.pop(name) for name in self.robot.joint_names]
         self.other_joint_names = tuple(index)
         self._others = list(index.values())
         for i in self._others:  # a gripper's fingers stay where they are
             force = pybullet.getJointInfo(self._body, i, **client)[10]
-            pybullet.setJointMotorControl2(self._body, i, pybullet.POSITION_CONTROL, targetPosition=0.0, force=force, **client)
+            pybullet.setJointMotorControl2(
+                self._body, i, pybullet.POSITION_CONTROL, targetPosition=0.0, force=force, **client
+            )
         self._forces = self.robot.effort_limit.tolist()
-        self._drives = {kind: Drive(self.robot.drive, self.period, len(self._joints)) for kind in ("velocity", "position")}
+        self._drives = {
+            kind: Drive(self.robot.drive, self.period, len(self._joints)) for kind in ("velocity", "position")
+        }
         self.reset(self.robot.home)
 
     def reset(self, position: Vector) -> None:
         """Put the arm at rest at joint positions (n,) [rad]; forget all commands."""
-        for i, q in zip(self._joints, position):
+        for i, q in zip(self._joints, position, strict=True):
             pybullet.resetJointState(self._body, i, q, 0.0, physicsClientId=self._client)
         for i in self._others:
             pybullet.resetJointState(self._body, i, 0.0, 0.0, physicsClientId=self._client)
@@ -99,18 +95,29 @@ class PyBulletArm:
         for _ in range(steps):
             if interface == "velocity":
                 pybullet.setJointMotorControlArray(
-                    self._body, self._joints, pybullet.VELOCITY_CONTROL,
-                    targetVelocities=self._drives["velocity"].step(command).tolist(), forces=self._forces,
-                    physicsClientId=self._client)
+                    self._body,
+                    self._joints,
+                    pybullet.VELOCITY_CONTROL,
+                    targetVelocities=self._drives["velocity"].step(command).tolist(),
+                    forces=self._forces,
+                    physicsClientId=self._client,
+                )
             else:
                 target = self._drives["position"].step(command)
                 # Feeding the target's velocity forward keeps the servo's lag at the drive's own.
                 velocity = (target - self._last_position_target) / self.period
                 self._last_position_target = target
                 pybullet.setJointMotorControlArray(
-                    self._body, self._joints, pybullet.POSITION_CONTROL, targetPositions=target.tolist(),
-                    targetVelocities=velocity.tolist(), positionGains=[0.3] * len(self._joints),
-                    velocityGains=[1.0] * len(self._joints), forces=self._forces, physicsClientId=self._client)
+                    self._body,
+                    self._joints,
+                    pybullet.POSITION_CONTROL,
+                    targetPositions=target.tolist(),
+                    targetVelocities=velocity.tolist(),
+                    positionGains=[0.3] * len(self._joints),
+                    velocityGains=[1.0] * len(self._joints),
+                    forces=self._forces,
+                    physicsClientId=self._client,
+                )
             pybullet.stepSimulation(physicsClientId=self._client)
 
     def state(self) -> tuple[Vector, Vector]:

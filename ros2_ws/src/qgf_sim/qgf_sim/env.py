@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reach task as a Gymnasium environment: the same observation, decoder and limiter as on the robot, over PyBullet."""
+"""The reach task as a Gymnasium environment: the same observation, decoder and limiter as on the robot, over
+PyBullet."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ from qgf_sim.reach import ReachConfig, draw_episode, load_reach, reward_terms
 class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """Bring the tool to a goal with joint velocity commands.
 
-    An action in [-1, 1]^n is a share of policy_velocity. It takes effect after the drive's latency. The measured state carries noise;
-    reward and success come from the true one.
+    An action in [-1, 1]^n is a share of policy_velocity. It takes effect after the drive's latency. The measured state
+    carries noise; reward and success come from the true one.
 
     :param robot: name, YAML path or RobotSpec.
     :param config: task; by default config/tasks/reach.yaml.
@@ -32,8 +33,13 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own declaration
 
-    def __init__(self, robot: str | RobotSpec = "panda", config: ReachConfig | None = None, sensor_noise: bool = True,
-                 gui: bool = False) -> None:
+    def __init__(
+        self,
+        robot: str | RobotSpec = "panda",
+        config: ReachConfig | None = None,
+        sensor_noise: bool = True,
+        gui: bool = False,
+    ) -> None:
         self.robot = load_robot(robot) if isinstance(robot, str) else robot
         self.config = load_reach() if config is None else config
         self._noise = (self.config.position_noise, self.config.velocity_noise) if sensor_noise else (0.0, 0.0)
@@ -54,7 +60,9 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._distance = 0.0
         self._steps = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Start an episode. `options` may hold `start` (n,) [rad] and `goal` (3,) [m] in place of drawn ones."""
         super().reset(seed=seed)
         given = options or {}
@@ -68,11 +76,16 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         observation = self._observe()
         self._limiter.reset(self._measured[0])
         self._distance = self._true_distance()
-        return observation, {"goal": self.goal.copy(), "start": start, "distance": self._distance, "measured": self._measured}
+        return observation, {
+            "goal": self.goal.copy(),
+            "start": start,
+            "distance": self._distance,
+            "measured": self._measured,
+        }
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One control period. `info`: distance [m], is_success, reward_terms, the limited command [rad/s], the measured state and
-        the true joint velocity [rad/s]."""
+        """One control period. `info`: distance [m], is_success, reward_terms, the limited command [rad/s], the
+        measured state and the true joint velocity [rad/s]."""
         if not np.isfinite(action).all():
             raise ValueError(f"action {action} is not finite")
         command = self._limiter.step(self._decoder.decode(action), self._measured[0])
@@ -83,15 +96,23 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         terms = reward_terms(self.config, self._distance, previous, action)
         self._steps += 1
         truncated = self._steps >= self.config.episode_steps
-        info = {"distance": self._distance, "is_success": self.succeeded, "reward_terms": terms,
-                "command": command.velocity, "measured": self._measured, "joint_velocity": self._true[1]}
+        info = {
+            "distance": self._distance,
+            "is_success": self.succeeded,
+            "reward_terms": terms,
+            "command": command.velocity,
+            "measured": self._measured,
+            "joint_velocity": self._true[1],
+        }
         return observation, sum(terms.values()), False, truncated, info
 
     def _observe(self) -> NDArray[np.float32]:
         self._true = self._arm.state()
         n = len(self.robot.joints)
-        self._measured = (self._true[0] + self.np_random.normal(0.0, self._noise[0], n) if self._noise[0] else self._true[0],
-                          self._true[1] + self.np_random.normal(0.0, self._noise[1], n) if self._noise[1] else self._true[1])
+        self._measured = (
+            self._true[0] + self.np_random.normal(0.0, self._noise[0], n) if self._noise[0] else self._true[0],
+            self._true[1] + self.np_random.normal(0.0, self._noise[1], n) if self._noise[1] else self._true[1],
+        )
         return self._builder.build(*self._measured, self._previous_action, self.goal)
 
     @property

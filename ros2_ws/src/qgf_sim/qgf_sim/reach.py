@@ -59,7 +59,9 @@ class ReachConfig:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         ratio = self.physics_rate / self.control_rate
         if ratio < 1 or abs(ratio - round(ratio)) > 1e-9:
-            raise ValueError(f"physics_rate {self.physics_rate} Hz must be a multiple of control_rate {self.control_rate} Hz")
+            raise ValueError(
+                f"physics_rate {self.physics_rate} Hz must be a multiple of control_rate {self.control_rate} Hz"
+            )
 
     @property
     def substeps(self) -> int:
@@ -85,7 +87,9 @@ def seeded_episode(config: ReachConfig, robot: RobotSpec, seed: int) -> tuple[Ve
     return draw_episode(config, robot, seeding.np_random(seed)[0])
 
 
-def reward_terms(config: ReachConfig, distance: float, previous_distance: float, action: NDArray[np.floating]) -> dict[str, float]:
+def reward_terms(
+    config: ReachConfig, distance: float, previous_distance: float, action: NDArray[np.floating]
+) -> dict[str, float]:
     """The reward's terms by name; the reward is their sum. Distances [m], action (n,) in [-1, 1]."""
     weights = config.reward
     return {

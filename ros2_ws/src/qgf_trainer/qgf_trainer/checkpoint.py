@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: one safetensors file with JSON in its header, written atomically, so that it is whole or the one before."""
+"""Checkpoints: one safetensors file with JSON in its header, written atomically, so that it is whole or the one
+before."""
 
 from __future__ import annotations
 

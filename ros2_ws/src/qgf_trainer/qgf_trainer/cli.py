@@ -29,7 +29,16 @@ from qgf_trainer.reporting import make_reporter
 from qgf_trainer.td3 import TD3Config
 from qgf_trainer.training import prepare_folder, train
 
-_TABLE = ("success", "settled", "final_distance_mm", "return", "sm", "mean_abs_delta", "hold_rms", "command_mean_abs_delta")
+_TABLE = (
+    "success",
+    "settled",
+    "final_distance_mm",
+    "return",
+    "sm",
+    "mean_abs_delta",
+    "hold_rms",
+    "command_mean_abs_delta",
+)
 
 
 def _settings_help() -> str:
@@ -43,31 +52,55 @@ def _settings_help() -> str:
 
 def _train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="qgf train", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_settings_help(),
+        prog="qgf train",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_settings_help(),
         description="Train a policy in PyBullet and export it as a bundle that a robot can run.\n\n"
-                    "example:  ./qgf train --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/panda\n"
-                    "writes:   bundle.pt, evaluation.json, config.json, progress.csv, tensorboard/, checkpoint.safetensors")
+        "example:  ./qgf train --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/panda\n"
+        "writes:   bundle.pt, evaluation.json, config.json, progress.csv, tensorboard/, checkpoint.safetensors",
+    )
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: panda)")
     parser.add_argument("--task", default="reach", help="name in config/tasks (default: reach)")
-    parser.add_argument("--algo", choices=["td3", "td3-plain"], default="td3",
-                        help="td3: with the stabilised Q-gradient critic (default); td3-plain: without, for comparison")
+    parser.add_argument(
+        "--algo",
+        choices=["td3", "td3-plain"],
+        default="td3",
+        help="td3: with the stabilised Q-gradient critic (default); td3-plain: without, for comparison",
+    )
     parser.add_argument("--steps", type=int, help="control steps over all environments (default: that of the config)")
     parser.add_argument("--seed", type=int, help="seed of weights, noise and training goals (default: 0)")
-    parser.add_argument("--out", type=Path, required=True, help="output folder; must be new unless --resume or --overwrite")
-    parser.add_argument("--form", choices=["scale_free", "paper"], help="form of the critic's losses: scale_free needs no search "
-                        "(default), paper is the published one with its weights")
-    parser.add_argument("--smoothness", type=float, help="dial of the scale-free form: curvature demanded of the critic (default: 5)")
-    parser.add_argument("--config", default=None, help="name in config/train or a YAML file (default: that of the task)")
-    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="any setting below, repeatable")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="output folder; must be new unless --resume or --overwrite"
+    )
+    parser.add_argument(
+        "--form",
+        choices=["scale_free", "paper"],
+        help="form of the critic's losses: scale_free needs no search "
+        "(default), paper is the published one with its weights",
+    )
+    parser.add_argument(
+        "--smoothness", type=float, help="dial of the scale-free form: curvature demanded of the critic (default: 5)"
+    )
+    parser.add_argument(
+        "--config", default=None, help="name in config/train or a YAML file (default: that of the task)"
+    )
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE", help="any setting below, repeatable"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the folder")
-    parser.add_argument("--progress", choices=["auto", "bar", "json", "none"], default="auto",
-                        help="a bar with ETA, JSON lines on standard output, or nothing (default: a bar on a terminal)")
+    parser.add_argument(
+        "--progress",
+        choices=["auto", "bar", "json", "none"],
+        default="auto",
+        help="a bar with ETA, JSON lines on standard output, or nothing (default: a bar on a terminal)",
+    )
     return parser
 
 
 class _StopRequest:
-    """Set by the first SIGINT or SIGTERM; the run then ends at the next end of its episodes. A second signal ends it at once."""
+    """Set by the first SIGINT or SIGTERM; the run then ends at the next end of its episodes. A second signal ends it
+    at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -84,8 +117,18 @@ def _run_training(options: argparse.Namespace) -> int:
     overrides = list(options.override)
     if options.smoothness is not None:
         overrides.append(f"field.smoothness={options.smoothness}")
-    config = with_form(load_train_config(options.config or options.task, overrides, robot=options.robot, task=options.task,
-                                         algorithm=options.algo, steps=options.steps, seed=options.seed), options.form)
+    config = with_form(
+        load_train_config(
+            options.config or options.task,
+            overrides,
+            robot=options.robot,
+            task=options.task,
+            algorithm=options.algo,
+            steps=options.steps,
+            seed=options.seed,
+        ),
+        options.form,
+    )
     load_robot(config.robot)  # a mistake in the robot or task must not leave a folder behind
     load_reach(config.task)
     evaluation = load_evaluation()
@@ -95,7 +138,9 @@ def _run_training(options: argparse.Namespace) -> int:
     stop = _StopRequest()
     reporter = make_reporter(options.progress, config.algorithm, config.steps)
     try:
-        result = train(config, folder, resume=options.resume, report=reporter.progress, should_stop=lambda: bool(stop.signal))
+        result = train(
+            config, folder, resume=options.resume, report=reporter.progress, should_stop=lambda: bool(stop.signal)
+        )
     finally:
         reporter.close()
     if result.interrupted:
@@ -124,13 +169,17 @@ def _print_figures(figures: dict[str, float]) -> None:
 
 def _evaluate_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="qgf evaluate", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run a bundle in simulation on fixed goals, start poses and noise, and measure success and smoothness.\n\n"
-                    "example:  ./qgf evaluate runs/panda/bundle.pt --episodes 20 --json")
+        prog="qgf evaluate",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run a bundle in simulation on fixed goals, start poses and noise, and measure success and "
+        "smoothness.\n\nexample:  ./qgf evaluate runs/panda/bundle.pt --episodes 20 --json",
+    )
     parser.add_argument("bundle", type=Path, help="the bundle.pt that train wrote")
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: the bundle's robot)")
     parser.add_argument("--episodes", type=int, help="number of goals (default: that of config/eval/reach.yaml)")
-    parser.add_argument("--first-seed", type=int, help="seed of the first episode (default: that of config/eval/reach.yaml)")
+    parser.add_argument(
+        "--first-seed", type=int, help="seed of the first episode (default: that of config/eval/reach.yaml)"
+    )
     parser.add_argument("--no-noise", action="store_true", help="without sensor noise")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -138,8 +187,10 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 def _check_task(manifest: Manifest, env: ReachEnv, path: Path) -> None:
     if manifest.observation != env.config.observation or manifest.control_rate != env.config.control_rate:
-        raise BundleError(f"{path}: its observation or control rate is not that of config/tasks/{manifest.task}.yaml; "
-                          "evaluate it with the task that it was trained on")
+        raise BundleError(
+            f"{path}: its observation or control rate is not that of config/tasks/{manifest.task}.yaml; "
+            "evaluate it with the task that it was trained on"
+        )
 
 
 def _run_evaluation(options: argparse.Namespace) -> int:
@@ -148,8 +199,11 @@ def _run_evaluation(options: argparse.Namespace) -> int:
     changes: dict[str, Any] = {"episodes": options.episodes, "first_seed": options.first_seed}
     config = load_evaluation()
     try:
-        config = dataclasses.replace(config, sensor_noise=config.sensor_noise and not options.no_noise,
-                                     **{key: value for key, value in changes.items() if value is not None})
+        config = dataclasses.replace(
+            config,
+            sensor_noise=config.sensor_noise and not options.no_noise,
+            **{key: value for key, value in changes.items() if value is not None},
+        )
     except ValueError as error:
         raise QgfError(f"--episodes or --first-seed: {error}") from error
     robot = load_robot(options.robot or manifest.robot.name)
@@ -187,7 +241,10 @@ def main() -> int:
     """`python -m qgf_trainer.cli train|evaluate ...`."""
     commands = {"train": train_main, "evaluate": evaluate_main}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
-        print(f"qgf: error: '{' '.join(sys.argv[1:2])}': unknown command; choose one of: {', '.join(commands)}", file=sys.stderr)
+        print(
+            f"qgf: error: '{' '.join(sys.argv[1:2])}': unknown command; choose one of: {', '.join(commands)}",
+            file=sys.stderr,
+        )
         return 2
     return commands[sys.argv[1]](sys.argv[2:])
 

@@ -44,11 +44,12 @@ class TrainConfig:
     exploration_noise: float = 0.3
     """Standard deviation of the Gaussian noise on the action."""
     normalise_observations: bool = False
-    """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled already."""
+    """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled
+    already."""
     checkpoint_steps: int = 12_000
     """A checkpoint at the first end of an episode after so many steps; 0: only when interrupted and at the end."""
-    learner: TD3Config = TD3Config()
-    field: FieldConfig = FieldConfig()
+    learner: TD3Config = dataclasses.field(default_factory=TD3Config)
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
 
     def __post_init__(self) -> None:
         for name in ("steps", "environments", "steps_per_update", "batch_size", "buffer_size", "warmup_hold"):
@@ -92,8 +93,10 @@ def with_form(config: TrainConfig, form: str | None) -> TrainConfig:
     """The config with the paper's exact form and weights, or the scale-free form; None leaves it as it is."""
     if form is None or config.algorithm == "td3-plain":
         return config
-    return dataclasses.replace(config, field=paper_form(config.field) if form == "paper" else
-                               dataclasses.replace(config.field, form="scale_free"))
+    return dataclasses.replace(
+        config,
+        field=paper_form(config.field) if form == "paper" else dataclasses.replace(config.field, form="scale_free"),
+    )
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:

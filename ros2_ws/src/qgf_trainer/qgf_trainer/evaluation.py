@@ -33,7 +33,9 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.first_seed < 0:
-            raise ValueError(f"episodes {self.episodes} must be at least 1 and first_seed {self.first_seed} not negative")
+            raise ValueError(
+                f"episodes {self.episodes} must be at least 1 and first_seed {self.first_seed} not negative"
+            )
         if min(self.hold_time, self.settle_time, self.final_time) <= 0:
             raise ValueError("hold_time, settle_time and final_time must be positive")
 
@@ -72,23 +74,35 @@ def run_episode(env: ReachEnv, policy: Policy, seed: int) -> Episode:
         commands.append(step["command"])
         velocities.append(step["joint_velocity"])
         distances.append(step["distance"])
-    return Episode(info["goal"], np.array(observations), np.array(actions), np.array(commands), np.array(velocities),
-                   np.array(distances), total)
+    return Episode(
+        info["goal"],
+        np.array(observations),
+        np.array(actions),
+        np.array(commands),
+        np.array(velocities),
+        np.array(distances),
+        total,
+    )
 
 
 def judge(episodes: Sequence[Episode], rate: float, tolerance: float, config: EvaluationConfig) -> dict[str, float]:
     """Figures over episodes, as flat names.
 
-    success: share with the tool within `tolerance` [m] at the end; settled: within it all through the last `settle_time`;
-    final_distance_mm: mean over the last `final_time`, failures included; hold_rms [rad/s]: content above a fifth of the control
-    rate of the true joint velocity in the last `hold_time`, successful episodes only (NaN-free: -1 where there is none).
-    Smoothness is given for the raw action in [-1, 1] and, with the prefix `command_`, for the limited command [rad/s].
+    success: share with the tool within `tolerance` [m] at the end; settled: within it all through the last
+    `settle_time`; final_distance_mm: mean over the last `final_time`, failures included; hold_rms [rad/s]: content
+    above a fifth of the control rate of the true joint velocity in the last `hold_time`, successful episodes only
+    (NaN-free: -1 where there is none). Smoothness is given for the raw action in [-1, 1] and, with the prefix
+    `command_`, for the limited command [rad/s].
 
     :param rate: control rate [Hz].
     """
     hold, settle, final = (max(1, round(t * rate)) for t in (config.hold_time, config.settle_time, config.final_time))
     success = np.array([e.distance[-1] <= tolerance for e in episodes])
-    held = [float(np.mean(smoothness.band_rms(e.joint_velocity[-hold:], rate, rate / 5))) for e, ok in zip(episodes, success) if ok]
+    held = [
+        float(np.mean(smoothness.band_rms(e.joint_velocity[-hold:], rate, rate / 5)))
+        for e, ok in zip(episodes, success, strict=True)
+        if ok
+    ]
     figures = {
         "episodes": float(len(episodes)),
         "success": float(success.mean()),
@@ -104,6 +118,7 @@ def judge(episodes: Sequence[Episode], rate: float, tolerance: float, config: Ev
 
 def _smoothness(signals: Sequence[NDArray[np.float64]], rate: float) -> dict[str, float]:
     """Every metric of a command signal (T, n), averaged over joints and episodes."""
+
     def mean(metric: Callable[[NDArray[np.float64]], object]) -> float:
         return float(np.mean([np.mean(np.asarray(metric(signal))) for signal in signals]))
 

@@ -25,12 +25,24 @@ _PROBES = 64
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__,
-            "gymnasium": gymnasium.__version__, "pybullet": str(pybullet.getAPIVersion())}
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "gymnasium": gymnasium.__version__,
+        "pybullet": str(pybullet.getAPIVersion()),
+    }
 
 
-def export_bundle(path: Path, agent: TD3, env: ReachEnv, config: TrainConfig, steps: int, figures: dict[str, float],
-                  episodes: Sequence[Episode]) -> str:
+def export_bundle(
+    path: Path,
+    agent: TD3,
+    env: ReachEnv,
+    config: TrainConfig,
+    steps: int,
+    figures: dict[str, float],
+    episodes: Sequence[Episode],
+) -> str:
     """Write the bundle; golden probes are observations that the policy met in the evaluation.
 
     :returns: the file's SHA-256. :raises QgfError: see `save_bundle`.
@@ -39,7 +51,16 @@ def export_bundle(path: Path, agent: TD3, env: ReachEnv, config: TrainConfig, st
     probes = met[np.linspace(0, len(met) - 1, _PROBES).astype(int)]
     training: dict[str, Any] = {"config": describe(config), "steps": steps, "versions": versions()}
     drive = env.robot.drive
-    manifest = make_manifest(task=config.task, robot=env.robot, observation=env.config.observation, action=env.action_spec,
-                             control_rate=env.config.control_rate, delay_range=(drive.latency, drive.latency),
-                             goal_region=env.config.goal_region, training=training, evaluation=figures, urdf=env.urdf)
+    manifest = make_manifest(
+        task=config.task,
+        robot=env.robot,
+        observation=env.config.observation,
+        action=env.action_spec,
+        control_rate=env.config.control_rate,
+        delay_range=(drive.latency, drive.latency),
+        goal_region=env.config.goal_region,
+        training=training,
+        evaluation=figures,
+        urdf=env.urdf,
+    )
     return save_bundle(path, agent.deployed(), manifest, probes)

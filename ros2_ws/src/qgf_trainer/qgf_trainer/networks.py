@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ class TwinCritic(nn.Module):
         sizes = [n_obs + n_act, *hidden, 1]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for fan_in, fan_out in zip(sizes, sizes[1:]):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             bound = 1.0 / math.sqrt(fan_in)  # as torch.nn.Linear starts
             self.weights.append(nn.Parameter(torch.empty(2, fan_in, fan_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(2, 1, fan_out).uniform_(-bound, bound)))
@@ -33,7 +34,7 @@ class TwinCritic(nn.Module):
         """Q values (2, B) of observations (B, n_obs) and actions (B, n_act)."""
         h = torch.cat((observation, action), dim=-1).expand(2, -1, -1)
         last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             if layer < last:
                 h = nn.functional.silu(h)
@@ -43,7 +44,7 @@ class TwinCritic(nn.Module):
         """Q values (B,) of the first critic alone, the one that the actor climbs."""
         h = torch.cat((observation, action), dim=-1)
         last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.addmm(bias[0], h, weight[0])
             if layer < last:
                 h = nn.functional.silu(h)
@@ -57,7 +58,7 @@ class Actor(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         sizes = [n_obs, *hidden]
-        for fan_in, fan_out in zip(sizes, sizes[1:]):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
         self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], n_act), nn.Tanh())
 
@@ -68,6 +69,9 @@ class Actor(nn.Module):
 
 class DeployedPolicy(nn.Module):
     """What a bundle holds: the frozen normaliser and the actor's mean, raw observation in, action out."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, actor: Actor, mean: Tensor, std: Tensor) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run in a process of its own, told of by its JSON lines: who starts it always answers, and a crash is a result."""
+"""A training run in a process of its own, told of by its JSON lines: who starts it always answers, and a crash is a
+result."""
 
 from __future__ import annotations
 
@@ -26,11 +27,16 @@ class TrainingProcess:
     """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "qgf_trainer.cli", "train", *arguments, "--progress", "json"], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=self._errors, text=True, start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})})
+            [sys.executable, "-m", "qgf_trainer.cli", "train", *arguments, "--progress", "json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        )
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -64,7 +70,8 @@ class TrainingProcess:
         return self._process.poll() is not None and not self._reader.is_alive() and self._events.empty()
 
     def stop(self) -> None:
-        """Ask the run to save and leave, wait for that, and kill it if it takes too long. Harmless once it has ended."""
+        """Ask the run to save and leave, wait for that, and kill it if it takes too long. Harmless once it has
+        ended."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Q-gradient field g(s, a) = grad_a Q(s, a) and the three losses that calm it.
 
-Method: Lee, Kwak, Kim, Hwang, "Stabilizing the Q-Gradient Field for Policy Smoothness in Actor-Critic Methods", ICML 2026,
-arXiv:2601.22970. At an interior optimum d a*/ds = -[H_aa]^-1 H_as: a policy is as rough as the field turns with the state, over how
-sharp the optimum is. The losses act on the critic; actor and targets stay plain.
+Method: Lee, Kwak, Kim, Hwang, "Stabilizing the Q-Gradient Field for Policy Smoothness in Actor-Critic Methods", ICML
+2026, arXiv:2601.22970. At an interior optimum d a*/ds = -[H_aa]^-1 H_as: a policy is as rough as the field turns with
+the state, over how sharp the optimum is. The losses act on the critic; actor and targets stay plain.
 
-The field and its curvature are written in closed form, so that one ordinary backward pass gives the parameter gradients. With layers
-z_l = h_{l-1} W_l + b_l, h_l = f(z_l), Q = h_L w + b and u_l = dQ/dh_l:
+The field and its curvature are written in closed form, so that one ordinary backward pass gives the parameter
+gradients. With layers z_l = h_{l-1} W_l + b_l, h_l = f(z_l), Q = h_L w + b and u_l = dQ/dh_l:
     u_L = w,   u_{l-1} = (u_l f'(z_l)) W_l^T,   g = action rows of u_0;
 along a direction v of the action, t_1 = v W_1 (action rows), t_{l+1} = (f'(z_l) t_l) W_{l+1}, and
     v^T H_aa v = sum_l sum u_l f''(z_l) t_l^2.
@@ -40,15 +40,21 @@ class _Field(NamedTuple):
     second_derivative: Tensor  # (2, B): v^T H_aa v at s
 
 
-def _field(critic: TwinCritic, observation: Tensor, action: Tensor, next_observation: Tensor, state_noise: Tensor,
-           probe: Tensor) -> _Field:
+def _field(
+    critic: TwinCritic,
+    observation: Tensor,
+    action: Tensor,
+    next_observation: Tensor,
+    state_noise: Tensor,
+    probe: Tensor,
+) -> _Field:
     batch = len(action)
     weights, biases = list(critic.weights), list(critic.biases)
     states = torch.cat((observation, observation + state_noise, next_observation))
     h = torch.cat((states, action.repeat(3, 1)), dim=-1).expand(2, -1, -1)
-    tangent = probe @ weights[0][:, critic.n_obs:]  # t_1, (2, B, width)
+    tangent = probe @ weights[0][:, critic.n_obs :]  # t_1, (2, B, width)
     slopes, bends = [], []
-    for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1])):
+    for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
         z = torch.baddbmm(bias, h, weight)
         gate, closed = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - gate would lose all digits at large z
         h = z * gate
@@ -65,7 +71,7 @@ def _field(critic: TwinCritic, observation: Tensor, action: Tensor, next_observa
     for layer in range(len(slopes) - 1, -1, -1):
         second = second + (u[:, :batch] * bends[layer]).sum(-1)
         delta = u * slopes[layer]
-        rows = weights[layer] if layer > 0 else weights[0][:, critic.n_obs:]
+        rows = weights[layer] if layer > 0 else weights[0][:, critic.n_obs :]
         u = delta @ rows.transpose(1, 2)
     return _Field(u.unflatten(1, (3, batch)), second)
 
@@ -73,13 +79,25 @@ def _field(critic: TwinCritic, observation: Tensor, action: Tensor, next_observa
 def _losses(field: _Field, margin: float | Tensor) -> FieldLosses:
     here, noisy, following = field.gradient.unbind(1)
     batch, n_act = here.shape[1:]
-    return FieldLosses((noisy - here).square().sum() / (batch * n_act), (following - here).square().sum() / (batch * n_act),
-                       torch.relu(field.second_derivative + margin).sum() / batch)
+    return FieldLosses(
+        (noisy - here).square().sum() / (batch * n_act),
+        (following - here).square().sum() / (batch * n_act),
+        torch.relu(field.second_derivative + margin).sum() / batch,
+    )
 
 
-def q_gradient_field_losses(critic: TwinCritic, observation: Tensor, action: Tensor, next_observation: Tensor, *,
-                            state_noise: Tensor, probe: Tensor, curvature_margin: float | Tensor) -> FieldLosses:
-    """The three losses of arXiv:2601.22970, each the mean over the batch (and action dimensions), summed over the critics.
+def q_gradient_field_losses(
+    critic: TwinCritic,
+    observation: Tensor,
+    action: Tensor,
+    next_observation: Tensor,
+    *,
+    state_noise: Tensor,
+    probe: Tensor,
+    curvature_margin: float | Tensor,
+) -> FieldLosses:
+    """The three losses of arXiv:2601.22970, each the mean over the batch (and action dimensions), summed over the
+    critics.
 
     :param observation: s (B, n_obs).
     :param action: the replayed a (B, n_act) in [-1, 1].
@@ -90,11 +108,15 @@ def q_gradient_field_losses(critic: TwinCritic, observation: Tensor, action: Ten
     :returns: scalars, differentiable with respect to `critic.parameters()`; float32 or float64 as the critic is.
     :raises ValueError: shapes that do not fit.
     """
-    if not (observation.shape == next_observation.shape == state_noise.shape == (len(action), critic.n_obs)
-            and action.shape == probe.shape == (len(observation), critic.n_act)):
-        raise ValueError(f"shapes do not fit a critic of {critic.n_obs} observations and {critic.n_act} actions: "
-                         f"observation {tuple(observation.shape)}, action {tuple(action.shape)}, next_observation "
-                         f"{tuple(next_observation.shape)}, state_noise {tuple(state_noise.shape)}, probe {tuple(probe.shape)}")
+    if not (
+        observation.shape == next_observation.shape == state_noise.shape == (len(action), critic.n_obs)
+        and action.shape == probe.shape == (len(observation), critic.n_act)
+    ):
+        raise ValueError(
+            f"shapes do not fit a critic of {critic.n_obs} observations and {critic.n_act} actions: "
+            f"observation {tuple(observation.shape)}, action {tuple(action.shape)}, next_observation "
+            f"{tuple(next_observation.shape)}, state_noise {tuple(state_noise.shape)}, probe {tuple(probe.shape)}"
+        )
     return _losses(_field(critic, observation, action, next_observation, state_noise, probe), curvature_margin)
 
 
@@ -102,11 +124,11 @@ def q_gradient_field_losses(critic: TwinCritic, observation: Tensor, action: Ten
 class FieldConfig:
     """How strongly, how often and in which form the Q-gradient field is stabilised.
 
-    `paper` is the published form: fixed noise and margin, weights searched for every task. `scale_free` has every term of degree two
-    in the reward's scale, as the TD error is: with G the RMS of the field's entries,
+    `paper` is the published form: fixed noise and margin, weights searched for every task. `scale_free` has every term
+    of degree two in the reward's scale, as the TD error is: with G the RMS of the field's entries,
         L = L_TD + l1 MPR + l2 VFC + l3 G mean relu(v^T H_aa v / n_act + kappa G),
-    G at most `cap` times the rewards' standard deviation (it feeds on the curvature that it demands and would diverge without), and
-    with noise of `noise` standard deviations of each observation.
+    G at most `cap` times the rewards' standard deviation (it feeds on the curvature that it demands and would diverge
+    without), and with noise of `noise` standard deviations of each observation.
     """
 
     form: Literal["paper", "scale_free", "none"] = "scale_free"
@@ -124,7 +146,8 @@ class FieldConfig:
     margin: float = 1.0
     """delta of the paper's form."""
     noise: float = 0.01
-    """Standard deviation of the state noise: of the raw observation (paper) or relative to its own deviation (scale-free)."""
+    """Standard deviation of the state noise: of the raw observation (paper) or relative to its own deviation
+    (scale-free)."""
     every: int = 4
     """The terms enter every k-th critic update with k times their weight; 1 is the paper's."""
     rows: int = 64
@@ -135,13 +158,24 @@ class FieldConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         if self.every < 1 or self.rows < 0 or self.cap <= 0:
-            raise ValueError(f"every {self.every} must be at least 1, rows {self.rows} at least 0 and cap {self.cap} positive")
+            raise ValueError(
+                f"every {self.every} must be at least 1, rows {self.rows} at least 0 and cap {self.cap} positive"
+            )
 
 
 def paper_form(config: FieldConfig) -> FieldConfig:
     """The published form with the weights that suit the reaching task: every update, the whole batch, fixed margin."""
-    return dataclasses.replace(config, form="paper", mixed_partial=2.0, field_consistency=0.005, curvature=2.0, margin=1.0, noise=0.01,
-                               every=1, rows=0)
+    return dataclasses.replace(
+        config,
+        form="paper",
+        mixed_partial=2.0,
+        field_consistency=0.005,
+        curvature=2.0,
+        margin=1.0,
+        noise=0.01,
+        every=1,
+        rows=0,
+    )
 
 
 class FieldStabiliser:
@@ -161,8 +195,15 @@ class FieldStabiliser:
         self.scale = 0.0
         self.latest: dict[str, float] = {}
 
-    def loss(self, critic: TwinCritic, observation: Tensor, action: Tensor, next_observation: Tensor, observation_std: Tensor,
-             reward_std: float) -> Tensor | None:
+    def loss(
+        self,
+        critic: TwinCritic,
+        observation: Tensor,
+        action: Tensor,
+        next_observation: Tensor,
+        observation_std: Tensor,
+        reward_std: float,
+    ) -> Tensor | None:
         """The term to add to the TD loss of this update, or None where it pauses.
 
         :param observation_std: (n_obs,) standard deviations over the replay buffer.
@@ -174,7 +215,7 @@ class FieldStabiliser:
         if not due:
             return None
         if config.rows:  # a replayed batch is in random order: its head is a random sub-batch
-            observation, action, next_observation = (x[:config.rows] for x in (observation, action, next_observation))
+            observation, action, next_observation = (x[: config.rows] for x in (observation, action, next_observation))
         noise = torch.randn(observation.shape, generator=self.generator, dtype=observation.dtype)
         probe = torch.randint(0, 2, action.shape, generator=self.generator).to(action.dtype).mul_(2).sub_(1)
         if config.form == "paper":
@@ -189,11 +230,17 @@ class FieldStabiliser:
             # G mean relu(v'Hv / n + kappa G) = (G / n) mean relu(v'Hv + n kappa G)
             losses = _losses(field, n_act * config.smoothness * scale)
             curvature_weight = config.curvature * scale / n_act
-        self.latest = {"mixed_partial": float(losses.mixed_partial.detach()),
-                       "field_consistency": float(losses.field_consistency.detach()),
-                       "curvature": float(losses.curvature.detach()), "field_scale": self.scale}
-        return config.every * (config.mixed_partial * losses.mixed_partial + config.field_consistency * losses.field_consistency
-                               + curvature_weight * losses.curvature)
+        self.latest = {
+            "mixed_partial": float(losses.mixed_partial.detach()),
+            "field_consistency": float(losses.field_consistency.detach()),
+            "curvature": float(losses.curvature.detach()),
+            "field_scale": self.scale,
+        }
+        return config.every * (
+            config.mixed_partial * losses.mixed_partial
+            + config.field_consistency * losses.field_consistency
+            + curvature_weight * losses.curvature
+        )
 
     def _track(self, field: _Field, ceiling: float) -> float:
         """G: root of the bias-corrected moving average of mean g_i^2 at s over both critics, at most `ceiling`."""

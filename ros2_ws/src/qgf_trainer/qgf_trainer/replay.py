@@ -28,11 +28,22 @@ class ReplayBuffer:
 
     def __init__(self, capacity: int, n_obs: int, n_act: int) -> None:
         self.capacity, self.size, self._next = capacity, 0, 0
-        self._data = Batch(torch.zeros(capacity, n_obs), torch.zeros(capacity, n_act), torch.zeros(capacity),
-                           torch.zeros(capacity, n_obs), torch.zeros(capacity))
+        self._data = Batch(
+            torch.zeros(capacity, n_obs),
+            torch.zeros(capacity, n_act),
+            torch.zeros(capacity),
+            torch.zeros(capacity, n_obs),
+            torch.zeros(capacity),
+        )
 
-    def add(self, observation: NDArray[np.float32], action: NDArray[np.float32], reward: float, next_observation: NDArray[np.float32],
-            terminal: bool) -> None:
+    def add(
+        self,
+        observation: NDArray[np.float32],
+        action: NDArray[np.float32],
+        reward: float,
+        next_observation: NDArray[np.float32],
+        terminal: bool,
+    ) -> None:
         """Store one transition; the oldest goes when the buffer is full."""
         i = self._next
         self._data.observation[i] = torch.from_numpy(observation)
@@ -52,16 +63,16 @@ class ReplayBuffer:
 
     def observation_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (n_obs,) of the stored observations."""
-        stored = self._data.observation[:self.size]
+        stored = self._data.observation[: self.size]
         return stored.mean(0), stored.std(0, correction=0)
 
     def reward_std(self) -> float:
         """Standard deviation of the stored rewards."""
-        return float(self._data.reward[:self.size].std(correction=0))
+        return float(self._data.reward[: self.size].std(correction=0))
 
     def state(self) -> dict[str, Tensor]:
         """Tensors for a checkpoint."""
-        state = {name: field[:self.size].clone() for name, field in zip(self._FIELDS, self._data)}
+        state = {name: field[: self.size].clone() for name, field in zip(self._FIELDS, self._data, strict=True)}
         return {**state, "position": torch.tensor([self._next, self.size])}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -69,6 +80,6 @@ class ReplayBuffer:
         position, size = (int(x) for x in state["position"])
         if size > self.capacity:
             raise ValueError(f"{size} stored transitions do not fit a buffer of {self.capacity}")
-        for name, field in zip(self._FIELDS, self._data):
+        for name, field in zip(self._FIELDS, self._data, strict=True):
             field[:size] = state[name]
         self._next, self.size = position % self.capacity, size

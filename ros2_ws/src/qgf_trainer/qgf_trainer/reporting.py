@@ -36,9 +36,11 @@ class BarReporter:
 
     def progress(self, progress: Progress) -> None:
         """Move the bar."""
-        self._bar.set_postfix_str(f"return {progress.episode_return:.0f}, success {progress.success:.2f}, Sm "
-                                  f"{progress.paper_smoothness:.2f}, {progress.updates_per_second:.0f} updates/s, {progress.phase}",
-                                  refresh=False)
+        self._bar.set_postfix_str(
+            f"return {progress.episode_return:.0f}, success {progress.success:.2f}, Sm "
+            f"{progress.paper_smoothness:.2f}, {progress.updates_per_second:.0f} updates/s, {progress.phase}",
+            refresh=False,
+        )
         self._bar.update(progress.step - self._bar.n)
 
     def note(self, event: str, **values: Any) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TD3 (Fujimoto et al. 2018, arXiv:1802.09477), with the stabilised critic by a switch; actor and targets stay plain."""
+"""TD3 (Fujimoto et al. 2018, arXiv:1802.09477), with the stabilised critic by a switch; actor and targets stay
+plain."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ class TD3Config:
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden {list(self.hidden)} must name at least one positive width")
         if self.learning_rate <= 0 or self.policy_delay < 1:
-            raise ValueError(f"learning_rate {self.learning_rate} must be positive and policy_delay {self.policy_delay} at least 1")
+            raise ValueError(
+                f"learning_rate {self.learning_rate} must be positive and policy_delay {self.policy_delay} at least 1"
+            )
         if not (0 <= self.gamma < 1 and 0 < self.tau <= 1):
             raise ValueError(f"gamma {self.gamma} must lie in [0, 1) and tau {self.tau} in (0, 1]")
 
@@ -86,7 +89,10 @@ class TD3:
         :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer.
         """
         config = self.config
-        observation, following = (batch.observation - self.mean) / self.std, (batch.next_observation - self.mean) / self.std
+        observation, following = (
+            (batch.observation - self.mean) / self.std,
+            (batch.next_observation - self.mean) / self.std,
+        )
         with torch.no_grad():
             noise = torch.randn(batch.action.shape, generator=self.generator) * config.target_noise
             noise.clamp_(-config.target_noise_clip, config.target_noise_clip)
@@ -94,22 +100,29 @@ class TD3:
             target = td_target(batch, self.critic_target(following, next_action).min(0).values, config.gamma)
         value = self.critic(observation, batch.action)
         loss = td_loss = (value - target).square().mean(1).sum()
-        extra = self.stabiliser.loss(self.critic, observation, batch.action, following, observation_std / self.std, reward_std)
+        extra = self.stabiliser.loss(
+            self.critic, observation, batch.action, following, observation_std / self.std, reward_std
+        )
         if extra is not None:
             loss = td_loss + extra
         self.critic_optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.critic_optimiser.step()
         self.updates += 1
         if self.updates % config.policy_delay == 0:
             self._update_actor(observation)
         if self.updates % 100 == 0:
-            self.latest = {"td_loss": float(td_loss.detach()), "q_mean": float(value.detach().mean()), **self.stabiliser.latest}
+            self.latest = {
+                "td_loss": float(td_loss.detach()),
+                "q_mean": float(value.detach().mean()),
+                **self.stabiliser.latest,
+            }
 
     def _update_actor(self, observation: Tensor) -> None:
         loss = -self.critic.first(observation, self.actor(observation)).mean()
         # Gradients of the actor alone: those of the critic's weights would be computed for nothing.
-        for parameter, gradient in zip(self._actor_parameters, torch.autograd.grad(loss, self._actor_parameters)):
+        gradients = torch.autograd.grad(loss, self._actor_parameters)
+        for parameter, gradient in zip(self._actor_parameters, gradients, strict=True):
             parameter.grad = gradient
         self.actor_optimiser.step()
         with torch.no_grad():
@@ -121,23 +134,34 @@ class TD3:
         return DeployedPolicy(copy.deepcopy(self.actor), self.mean, self.std).eval()
 
     def _modules(self) -> Iterable[tuple[str, nn.Module]]:
-        return (("actor", self.actor), ("critic", self.critic), ("actor_target", self.actor_target), ("critic_target", self.critic_target))
+        return (
+            ("actor", self.actor),
+            ("critic", self.critic),
+            ("actor_target", self.actor_target),
+            ("critic_target", self.critic_target),
+        )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """Tensors and plain values for a checkpoint."""
-        tensors = {f"{name}.{key}": value for name, module in self._modules() for key, value in module.state_dict().items()}
+        tensors = {
+            f"{name}.{key}": value for name, module in self._modules() for key, value in module.state_dict().items()
+        }
         for name, optimiser in (("actor_optimiser", self.actor_optimiser), ("critic_optimiser", self.critic_optimiser)):
             for index, entry in optimiser.state_dict()["state"].items():
                 tensors.update({f"{name}.{index}.{key}": value for key, value in entry.items()})
-        tensors |= {"mean": self.mean, "std": self.std, "generator": self.generator.get_state(),
-                    "stabiliser_generator": self.stabiliser.generator.get_state()}
+        tensors |= {
+            "mean": self.mean,
+            "std": self.std,
+            "generator": self.generator.get_state(),
+            "stabiliser_generator": self.stabiliser.generator.get_state(),
+        }
         return tensors, {"updates": self.updates, "stabiliser": self.stabiliser.state()}
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
         """Continue from `state()`. :raises KeyError, RuntimeError, ValueError: it does not fit."""
         for name, module in self._modules():
             prefix = f"{name}."
-            module.load_state_dict({k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)})
+            module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
         for name, optimiser in (("actor_optimiser", self.actor_optimiser), ("critic_optimiser", self.critic_optimiser)):
             entries: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():

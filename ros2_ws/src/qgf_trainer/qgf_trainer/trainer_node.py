@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""trainer_node: training as the action ~/train, in a process of its own, with feedback, cancel and the bundle's path."""
+"""trainer_node: training as the action ~/train, in a process of its own, with feedback, cancel and the bundle's
+path."""
 
 from __future__ import annotations
 
@@ -22,14 +23,36 @@ from qgf_msgs.action import TrainPolicy
 from qgf_msgs.msg import TrainProgress
 from qgf_trainer.process import TrainingProcess
 
-_PROGRESS_FIELDS = ("phase", "step", "steps_total", "episode_return", "success", "mean_absolute_delta", "paper_smoothness",
-                    "steps_per_second", "updates_per_second", "eta")
+_PROGRESS_FIELDS = (
+    "phase",
+    "step",
+    "steps_total",
+    "episode_return",
+    "success",
+    "mean_absolute_delta",
+    "paper_smoothness",
+    "steps_per_second",
+    "updates_per_second",
+    "eta",
+)
 
 
 def arguments_of(goal: TrainPolicy.Goal) -> list[str]:
     """The command line of a goal. :raises QgfError: overrides that are not a YAML mapping."""
-    arguments = ["--robot", goal.robot, "--task", goal.task, "--algo", goal.algorithm, "--steps", str(goal.steps), "--seed",
-                 str(goal.seed), "--out", goal.output_directory]
+    arguments = [
+        "--robot",
+        goal.robot,
+        "--task",
+        goal.task,
+        "--algo",
+        goal.algorithm,
+        "--steps",
+        str(goal.steps),
+        "--seed",
+        str(goal.seed),
+        "--out",
+        goal.output_directory,
+    ]
     pending = list(parse_yaml(goal.overrides, "overrides").items()) if goal.overrides.strip() else []
     while pending:
         key, value = pending.pop()
@@ -48,8 +71,15 @@ class TrainerNode(Node):
         self._busy = threading.Lock()
         self._running: TrainingProcess | None = None
         self._progress = self.create_publisher(TrainProgress, "~/progress", 10)
-        self._server = ActionServer(self, TrainPolicy, "~/train", self._execute, goal_callback=self._accept,
-                                    cancel_callback=lambda _: CancelResponse.ACCEPT, callback_group=ReentrantCallbackGroup())
+        self._server = ActionServer(
+            self,
+            TrainPolicy,
+            "~/train",
+            self._execute,
+            goal_callback=self._accept,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            callback_group=ReentrantCallbackGroup(),
+        )
 
     def _accept(self, goal: TrainPolicy.Goal) -> GoalResponse:
         if not self._busy.acquire(blocking=False):
@@ -72,7 +102,9 @@ class TrainerNode(Node):
             handle.abort()
             result.message = str(error)
             return result
-        self.get_logger().info(f"training {handle.request.algorithm} for {handle.request.robot} in process {process.pid}")
+        self.get_logger().info(
+            f"training {handle.request.algorithm} for {handle.request.robot} in process {process.pid}"
+        )
         while not process.ended:
             if handle.is_cancel_requested:
                 process.stop()

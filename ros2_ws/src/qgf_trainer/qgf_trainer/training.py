@@ -54,10 +54,26 @@ class Recorder:
     :param folder: None writes nothing.
     """
 
-    _COLUMNS = ("step", "time", "episode_return", "success", "mean_absolute_delta", "paper_smoothness", "steps_per_second",
-                "updates_per_second", "td_loss", "q_mean", "mixed_partial", "field_consistency", "curvature", "field_scale")
+    _COLUMNS = (
+        "step",
+        "time",
+        "episode_return",
+        "success",
+        "mean_absolute_delta",
+        "paper_smoothness",
+        "steps_per_second",
+        "updates_per_second",
+        "td_loss",
+        "q_mean",
+        "mixed_partial",
+        "field_consistency",
+        "curvature",
+        "field_scale",
+    )
 
-    def __init__(self, config: TrainConfig, folder: Path | None, report: Callable[[Progress], None] | None, resumed_at: int) -> None:
+    def __init__(
+        self, config: TrainConfig, folder: Path | None, report: Callable[[Progress], None] | None, resumed_at: int
+    ) -> None:
         self._config, self._report, self._started, self._first_step = config, report, time.monotonic(), resumed_at
         self._episodes: deque[tuple[float, float, float, float]] = deque(maxlen=40)
         self._last = 0.0
@@ -76,8 +92,14 @@ class Recorder:
 
     def episode(self, total: float, success: bool, actions: NDArray[np.float32]) -> None:
         """Note an episode: its return, success and explored actions (T, n)."""
-        self._episodes.append((total, float(success), float(np.mean(smoothness.mean_absolute_delta(actions))),
-                               smoothness.paper_smoothness(actions)))
+        self._episodes.append(
+            (
+                total,
+                float(success),
+                float(np.mean(smoothness.mean_absolute_delta(actions))),
+                smoothness.paper_smoothness(actions),
+            )
+        )
 
     def step(self, step: int, updates: int, latest: dict[str, float], phase: str, force: bool = False) -> None:
         """Write and report if it is time."""
@@ -87,12 +109,25 @@ class Recorder:
         self._last = now
         elapsed = max(now - self._started, 1e-6)
         rate = (step - self._first_step) / elapsed
-        means = [float(x) for x in np.mean(self._episodes, axis=0)] if self._episodes else [float("nan")] * 4
-        progress = Progress(step, self._config.steps, *means, rate, updates / elapsed,
-                            (self._config.steps - step) / rate if rate > 0 else 0.0, phase)
+        total, success, delta, sm = np.mean(self._episodes, axis=0) if self._episodes else [float("nan")] * 4
+        eta = (self._config.steps - step) / rate if rate > 0 else 0.0
+        progress = Progress(
+            step,
+            self._config.steps,
+            float(total),
+            float(success),
+            float(delta),
+            float(sm),
+            rate,
+            updates / elapsed,
+            eta,
+            phase,
+        )
         if self._csv is not None and self._writer is not None and self._episodes:
             values = {k: v for k, v in dataclasses.asdict(progress).items() if k in self._COLUMNS} | latest
-            self._csv.writerow({"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}})
+            self._csv.writerow(
+                {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
+            )
             self._stream.flush()
             for name, value in values.items():
                 self._writer.add_scalar(f"train/{name}", value, step)
@@ -111,15 +146,22 @@ def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
     if step == 0 or not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as stream:
-        return [row for row in csv.DictReader(stream) if None not in row and (row["step"] or "").isdigit() and int(row["step"]) <= step]
+        return [
+            row
+            for row in csv.DictReader(stream)
+            if None not in row and (row["step"] or "").isdigit() and int(row["step"]) <= step
+        ]
 
 
 def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Make the output folder. :raises QgfError: it exists with content and neither resume nor overwrite is set, or cannot be made."""
+    """Make the output folder. :raises QgfError: it exists with content and neither resume nor overwrite is set, or
+    cannot be made."""
     try:
         occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         if occupied and not (resume or overwrite):
-            raise QgfError(f"{folder}: exists already; choose another folder, or --resume to continue it, or --overwrite")
+            raise QgfError(
+                f"{folder}: exists already; choose another folder, or --resume to continue it, or --overwrite"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite and not resume:
             for name in ("checkpoint.safetensors", "bundle.pt", "progress.csv", "evaluation.json", "config.json"):
@@ -144,16 +186,24 @@ class TrainingResult:
     """[s]"""
 
 
-def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = False, report: Callable[[Progress], None] | None = None,
-          should_stop: Callable[[], bool] = lambda: False) -> TrainingResult:
+def train(
+    config: TrainConfig,
+    folder: Path | None = None,
+    *,
+    resume: bool = False,
+    report: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainingResult:
     """Train until `config.steps`, or until `should_stop` and the end of the running episodes.
 
-    Environments run in step and end their episodes together; at such an end nothing of the physics has to be remembered, and that
-    is where checkpoints are taken: a run killed at any time and resumed gives the same result as one never killed.
+    Environments run in step and end their episodes together; at such an end nothing of the physics has to be
+    remembered, and that is where checkpoints are taken: a run killed at any time and resumed gives the same result as
+    one never killed.
 
     :param folder: for checkpoints, progress.csv and TensorBoard events; None keeps nothing.
     :param resume: continue from the folder's checkpoint; from the start if there is none.
-    :raises QgfError: configuration, checkpoint or disk; FloatingPointError-like divergence ends the run with a diagnosis.
+    :raises QgfError: configuration, checkpoint or disk; FloatingPointError-like divergence ends the run with a
+    diagnosis.
     """
     torch.set_num_threads(1)
     robot: RobotSpec = load_robot(config.robot)
@@ -180,14 +230,14 @@ def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = Fal
             for period in range(task.episode_steps):
                 if step < config.warmup_steps:
                     if period % config.warmup_hold == 0:
-                        held = noise.uniform(-1.0, 1.0, held.shape).astype(np.float32)
+                        held = np.float32(noise.uniform(-1.0, 1.0, held.shape))
                     action = held
                 else:
                     explored = agent.act(observations) + config.exploration_noise * noise.standard_normal(held.shape)
                     action = np.clip(explored, -1.0, 1.0).astype(np.float32)
                 following = np.empty_like(observations)
                 for index, env in enumerate(envs):
-                    following[index], reward, terminated, _, info = env.step(action[index])
+                    following[index], reward, terminated, _, _info = env.step(action[index])
                     buffer.add(observations[index], action[index], reward, following[index], terminated)
                     totals[index] += reward
                 observations = following
@@ -200,7 +250,12 @@ def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = Fal
                         if agent.updates % _STATISTICS_EVERY == 0:
                             observation_std, reward_std = buffer.observation_statistics()[1], buffer.reward_std()
                         agent.update(buffer.sample(config.batch_size, agent.generator), observation_std, reward_std)
-                recorder.step(step, agent.updates - first_update, agent.latest, "warmup" if step < config.warmup_steps else "training")
+                recorder.step(
+                    step,
+                    agent.updates - first_update,
+                    agent.latest,
+                    "warmup" if step < config.warmup_steps else "training",
+                )
                 if step >= config.steps:
                     break
             for index, env in enumerate(envs):
@@ -209,10 +264,20 @@ def train(config: TrainConfig, folder: Path | None = None, *, resume: bool = Fal
             stopping = should_stop()
             due = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
             if path is not None and (due or stopping or step >= config.steps):
-                _save(path, config, agent, buffer, noise, envs,
-                      {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std}, observation_std)
+                _save(
+                    path,
+                    config,
+                    agent,
+                    buffer,
+                    noise,
+                    envs,
+                    {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std},
+                    observation_std,
+                )
                 last_checkpoint = step
-        recorder.step(step, agent.updates - first_update, agent.latest, "interrupted" if stopping else "trained", force=True)
+        recorder.step(
+            step, agent.updates - first_update, agent.latest, "interrupted" if stopping else "trained", force=True
+        )
     finally:
         recorder.close()
         for env in envs[1:]:
@@ -224,32 +289,54 @@ def _check_finite(agent: TD3, step: int) -> None:
     """:raises QgfError: the training has diverged."""
     for name, value in agent.latest.items():
         if not np.isfinite(value) or (name == "q_mean" and abs(value) > 1e6):
-            raise QgfError(f"training diverged at step {step}: {name} is {value:.3g}; lower field.smoothness or learner.learning_rate, "
-                           "and resume from the last checkpoint")
+            raise QgfError(
+                f"training diverged at step {step}: {name} is {value:.3g}; lower field.smoothness "
+                "or learner.learning_rate, and resume from the last checkpoint"
+            )
 
 
-def _save(path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator, envs: list[ReachEnv],
-          numbers: dict[str, float], observation_std: torch.Tensor) -> None:
+def _save(
+    path: Path,
+    config: TrainConfig,
+    agent: TD3,
+    buffer: ReplayBuffer,
+    noise: np.random.Generator,
+    envs: list[ReachEnv],
+    numbers: dict[str, float],
+    observation_std: torch.Tensor,
+) -> None:
     tensors, values = agent.state()
     tensors["observation_std"] = observation_std
     tensors |= {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
-    save_checkpoint(path, tensors, {
-        "agent": values, **numbers, "config": describe(config), "noise": noise.bit_generator.state,
-        "environments": [env.np_random.bit_generator.state for env in envs]})
+    save_checkpoint(
+        path,
+        tensors,
+        {
+            "agent": values,
+            **numbers,
+            "config": describe(config),
+            "noise": noise.bit_generator.state,
+            "environments": [env.np_random.bit_generator.state for env in envs],
+        },
+    )
 
 
-def _restore(path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator,
-             envs: list[ReachEnv]) -> tuple[int, float, torch.Tensor, float]:
+def _restore(
+    path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator, envs: list[ReachEnv]
+) -> tuple[int, float, torch.Tensor, float]:
     tensors, values = load_checkpoint(path)
     ours, theirs = describe(config), dict(values["config"])
     for key in ours:
         if key not in ("steps", "checkpoint_steps") and json.loads(json.dumps(ours[key])) != theirs.get(key):
-            raise QgfError(f"{path}: was trained with {key} {theirs.get(key)}, not {ours[key]}; give the same settings or --overwrite")
+            raise QgfError(
+                f"{path}: was trained with {key} {theirs.get(key)}, not {ours[key]}; give the same settings "
+                "or --overwrite"
+            )
     try:
         agent.restore(tensors, values["agent"])
-        buffer.restore({k[len("buffer."):]: v for k, v in tensors.items() if k.startswith("buffer.")})
+        buffer.restore({k[len("buffer.") :]: v for k, v in tensors.items() if k.startswith("buffer.")})
         noise.bit_generator.state = values["noise"]
-        for env, state in zip(envs, values["environments"]):
+        for env, state in zip(envs, values["environments"], strict=True):
             env.np_random.bit_generator.state = state
     except (KeyError, ValueError, RuntimeError) as error:
         raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error

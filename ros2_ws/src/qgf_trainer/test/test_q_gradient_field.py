@@ -14,14 +14,15 @@ NAMES = ("mixed_partial", "field_consistency", "curvature")
 
 def double_backward(critic, observation, action, following, noise, probe, margin):
     """The same losses as the authors' code would: autograd through autograd."""
+
     def field(states):
         a = action.clone().requires_grad_()
         values = critic(states, a)
         return [torch.autograd.grad(value.sum(), a, create_graph=True)[0] for value in values], a
 
     (here, a), (noisy, _), (ahead, _) = field(observation), field(observation + noise), field(following)
-    mixed = sum(((x - y) ** 2).mean() for x, y in zip(noisy, here))
-    consistency = sum(((x - y) ** 2).mean() for x, y in zip(ahead, here))
+    mixed = sum(((x - y) ** 2).mean() for x, y in zip(noisy, here, strict=True))
+    consistency = sum(((x - y) ** 2).mean() for x, y in zip(ahead, here, strict=True))
     curvature = 0.0
     for gradient in here:
         product = torch.autograd.grad((gradient * probe).sum(), a, create_graph=True)[0]
@@ -31,8 +32,10 @@ def double_backward(critic, observation, action, following, noise, probe, margin
 
 def sample(n_obs, n_act, batch, scale, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
+
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
     observation = normal(batch, n_obs) * scale
     action = torch.rand(batch, n_act, generator=generator, dtype=torch.float64) * 2 - 1
     probe = torch.randint(0, 2, (batch, n_act), generator=generator).double() * 2 - 1
@@ -41,13 +44,17 @@ def sample(n_obs, n_act, batch, scale, dtype=torch.float64, seed=0):
 
 
 def losses(critic, observation, action, following, noise, probe, margin):
-    return q_gradient_field_losses(critic, observation, action, following, state_noise=noise, probe=probe, curvature_margin=margin)
+    return q_gradient_field_losses(
+        critic, observation, action, following, state_noise=noise, probe=probe, curvature_margin=margin
+    )
 
 
 def gradients(loss, critic):
     parameters = list(critic.parameters())
     found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, parameters)])
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, parameters, strict=True)]
+    )
 
 
 def make_critic(n_obs, n_act, hidden, seed=1):
@@ -60,7 +67,7 @@ def make_critic(n_obs, n_act, hidden, seed=1):
 def test_equals_double_backward_in_float64(hidden, sizes):
     critic = make_critic(*sizes, hidden)
     data = sample(*sizes, 64, 1.0)
-    for ours, reference in zip(losses(critic, *data, 1.0), double_backward(critic, *data, 1.0)):
+    for ours, reference in zip(losses(critic, *data, 1.0), double_backward(critic, *data, 1.0), strict=True):
         assert float(reference.detach()) > 0
         assert abs(float((ours - reference).detach())) <= 1e-9 * abs(float(reference.detach()))
         expected = gradients(reference, critic)
@@ -75,7 +82,7 @@ def test_float32_is_close_to_float64(seed):
     double.load_state_dict({name: value.double() for name, value in single.state_dict().items()})
     data = sample(24, 7, 128, 1.0, torch.float32, seed)
     reference = double_backward(double, *(part.double() for part in data), 1.0)
-    for name, ours, exact in zip(NAMES, losses(single, *data, 1.0), reference):
+    for name, ours, exact in zip(NAMES, losses(single, *data, 1.0), reference, strict=True):
         assert abs(float(ours.detach()) - float(exact.detach())) <= 1e-4 * abs(float(exact.detach()))
         expected = gradients(exact, double)
         error = (gradients(ours, single).double() - expected).abs().max() / expected.abs().max()
@@ -98,8 +105,11 @@ def test_curvature_equals_a_numeric_second_difference():
     observation, action, following, noise, probe = sample(2, 3, 1, 1.0)
     h = 1e-4
     with torch.no_grad():
-        second = (critic(observation, action + h * probe) - 2 * critic(observation, action)
-                  + critic(observation, action - h * probe)).squeeze(-1) / h**2
+        second = (
+            critic(observation, action + h * probe)
+            - 2 * critic(observation, action)
+            + critic(observation, action - h * probe)
+        ).squeeze(-1) / h**2
     margin = 10.0  # large enough that relu is in its linear part for both critics
     ours = losses(critic, observation, action, following, noise, probe, margin).curvature
     assert float(ours.detach()) == pytest.approx(float((second + margin).sum()), abs=1e-5)
@@ -146,7 +156,10 @@ def test_wrong_shapes_are_refused():
 
 def stabiliser_loss(config, critic, data, reward_std=1.0, updates=1):
     stabiliser = FieldStabiliser(config, torch.Generator().manual_seed(3))
-    found = [stabiliser.loss(critic, *data[:3], torch.ones(data[0].shape[1], dtype=torch.float64), reward_std) for _ in range(updates)]
+    found = [
+        stabiliser.loss(critic, *data[:3], torch.ones(data[0].shape[1], dtype=torch.float64), reward_std)
+        for _ in range(updates)
+    ]
     return found, stabiliser
 
 
@@ -174,7 +187,9 @@ def test_paper_form_is_the_published_sum():
     noise = 0.01 * torch.randn(32, 6, generator=generator, dtype=torch.float64)
     probe = torch.randint(0, 2, (32, 2), generator=generator).double() * 2 - 1
     mixed, consistency, curvature = double_backward(critic, data[0], data[1], data[2], noise, probe, 1.0)
-    assert float(ours.detach()) == pytest.approx(float((2.0 * mixed + 0.005 * consistency + 2.0 * curvature).detach()), rel=1e-9)
+    assert float(ours.detach()) == pytest.approx(
+        float((2.0 * mixed + 0.005 * consistency + 2.0 * curvature).detach()), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0, 1000.0])

@@ -15,8 +15,13 @@ SMALL = TD3Config(hidden=(16, 16))
 
 def batch(seed=0, size=32, n_obs=5, n_act=2):
     g = torch.Generator().manual_seed(seed)
-    return Batch(torch.randn(size, n_obs, generator=g), torch.rand(size, n_act, generator=g) * 2 - 1, torch.randn(size, generator=g),
-                 torch.randn(size, n_obs, generator=g), torch.zeros(size))
+    return Batch(
+        torch.randn(size, n_obs, generator=g),
+        torch.rand(size, n_act, generator=g) * 2 - 1,
+        torch.randn(size, generator=g),
+        torch.randn(size, n_obs, generator=g),
+        torch.zeros(size),
+    )
 
 
 def run(field, updates=6, seed=0):
@@ -27,11 +32,23 @@ def run(field, updates=6, seed=0):
 
 
 def weights(agent):
-    return torch.cat([p.detach().flatten() for module in (agent.actor, agent.critic, agent.critic_target) for p in module.parameters()])
+    return torch.cat(
+        [
+            p.detach().flatten()
+            for module in (agent.actor, agent.critic, agent.critic_target)
+            for p in module.parameters()
+        ]
+    )
 
 
 def test_target_by_hand():
-    made = Batch(torch.zeros(3, 1), torch.zeros(3, 1), torch.tensor([1.0, 2.0, 3.0]), torch.zeros(3, 1), torch.tensor([0.0, 1.0, 0.0]))
+    made = Batch(
+        torch.zeros(3, 1),
+        torch.zeros(3, 1),
+        torch.tensor([1.0, 2.0, 3.0]),
+        torch.zeros(3, 1),
+        torch.tensor([0.0, 1.0, 0.0]),
+    )
     # 1 + 0.9 * 10; a true end takes the reward alone; a time limit (terminal 0) goes on
     assert td_target(made, torch.tensor([10.0, 10.0, -5.0]), 0.9).tolist() == pytest.approx([10.0, 2.0, -1.5])
 
@@ -51,7 +68,9 @@ def test_seed_repeats_and_matters():
 def test_critics_first_equals_its_row():
     critic = TwinCritic(5, 2, (16, 8))
     made = batch()
-    assert torch.allclose(critic(made.observation, made.action)[0], critic.first(made.observation, made.action), atol=1e-6)
+    assert torch.allclose(
+        critic(made.observation, made.action)[0], critic.first(made.observation, made.action), atol=1e-6
+    )
     assert critic(made.observation, made.action).shape == (2, 32)
 
 
@@ -69,9 +88,9 @@ def test_actor_moves_every_second_update_only():
     agent = TD3(5, 2, SMALL, FieldConfig(form="none"), 0)
     before = [p.clone() for p in agent.actor.parameters()]
     agent.update(batch(), torch.ones(5), 1.0)
-    assert all(torch.equal(p, q) for p, q in zip(before, agent.actor.parameters()))
+    assert all(torch.equal(p, q) for p, q in zip(before, agent.actor.parameters(), strict=True))
     agent.update(batch(), torch.ones(5), 1.0)
-    assert not all(torch.equal(p, q) for p, q in zip(before, agent.actor.parameters()))
+    assert not all(torch.equal(p, q) for p, q in zip(before, agent.actor.parameters(), strict=True))
 
 
 def test_state_restores_bit_for_bit():
@@ -92,7 +111,9 @@ def test_normaliser_is_inside_the_deployed_policy():
     raw = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     with torch.inference_mode():
         scripted = torch.jit.script(agent.deployed())(torch.from_numpy(raw)).numpy()
-        by_hand = agent.actor(torch.from_numpy((raw - [1, 2, 3, 4, 5]).astype(np.float32) / np.float32([2, 2, 2, 2, 1]))).numpy()
+        by_hand = agent.actor(
+            torch.from_numpy((raw - [1, 2, 3, 4, 5]).astype(np.float32) / np.float32([2, 2, 2, 2, 1]))
+        ).numpy()
     assert np.allclose(scripted, by_hand, atol=1e-6)
     assert np.allclose(agent.act(raw), by_hand, atol=1e-6)
 
@@ -110,7 +131,9 @@ def test_replay_overwrites_the_oldest_and_samples_what_is_there():
     assert buffer.reward_std() == pytest.approx(np.std([2, 3, 4]))
 
 
-@pytest.mark.parametrize("field", [{"hidden": ()}, {"gamma": 1.0}, {"tau": 0.0}, {"policy_delay": 0}, {"learning_rate": 0.0}])
+@pytest.mark.parametrize(
+    "field", [{"hidden": ()}, {"gamma": 1.0}, {"tau": 0.0}, {"policy_delay": 0}, {"learning_rate": 0.0}]
+)
 def test_impossible_settings_are_refused(field):
     with pytest.raises(ValueError):
         TD3Config(**field)

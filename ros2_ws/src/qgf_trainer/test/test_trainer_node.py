@@ -42,8 +42,15 @@ def client():
 
 
 def goal(folder, steps=1200, **changes):
-    fields = {"robot": "panda", "task": "reach", "algorithm": "td3", "steps": steps, "seed": 0, "output_directory": str(folder),
-              "overrides": QUICK}
+    fields = {
+        "robot": "panda",
+        "task": "reach",
+        "algorithm": "td3",
+        "steps": steps,
+        "seed": 0,
+        "output_directory": str(folder),
+        "overrides": QUICK,
+    }
     return TrainPolicy.Goal(**{**fields, **changes})
 
 
@@ -108,13 +115,16 @@ def test_a_killed_training_is_a_result(client, tmp_path):
     assert not result.success and "SIGKILL" in result.message
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"robot": "hexapod"}, "unknown robot 'hexapod'"),
-    ({"overrides": "learner: {gama: 1}"}, "learner.gama: unknown key"),
-    ({"overrides": "- 1"}, "expected a mapping"),
-    ({"steps": 0}, "steps 0 must be at least 1"),
-    ({"algorithm": "ppo"}, "invalid choice: 'ppo'"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"robot": "hexapod"}, "unknown robot 'hexapod'"),
+        ({"overrides": "learner: {gama: 1}"}, "learner.gama: unknown key"),
+        ({"overrides": "- 1"}, "expected a mapping"),
+        ({"steps": 0}, "steps 0 must be at least 1"),
+        ({"algorithm": "ppo"}, "invalid choice: 'ppo'"),
+    ],
+)
 def test_a_bad_goal_is_aborted_with_one_line(client, tmp_path, changes, words):
     result = finish(client, send(client, goal(tmp_path / "run", **changes)))
     assert not result.success and words in result.message

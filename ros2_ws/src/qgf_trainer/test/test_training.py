@@ -16,18 +16,41 @@ from safetensors.numpy import load_file
 from qgf_core.bundle import load_bundle
 from qgf_trainer.cli import evaluate_main, train_main
 
-SETTINGS = ["--override", "learner.hidden=[32, 32]", "--override", "warmup_steps=600", "--override", "checkpoint_steps=600"]
+SETTINGS = [
+    "--override",
+    "learner.hidden=[32, 32]",
+    "--override",
+    "warmup_steps=600",
+    "--override",
+    "checkpoint_steps=600",
+]
 STEPS = 2400
 
 
 def command(folder, *more, steps=STEPS):
-    return [sys.executable, "-m", "qgf_trainer.cli", "train", "--steps", str(steps), "--out", str(folder), "--progress", "json",
-            *SETTINGS, *more]
+    return [
+        sys.executable,
+        "-m",
+        "qgf_trainer.cli",
+        "train",
+        "--steps",
+        str(steps),
+        "--out",
+        str(folder),
+        "--progress",
+        "json",
+        *SETTINGS,
+        *more,
+    ]
 
 
 def environment():
     paths = [str(Path(__file__).parents[2] / name) for name in ("qgf_core", "qgf_sim", "qgf_trainer")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def events(text):
@@ -43,7 +66,9 @@ def finished(tmp_path_factory):
 
 def test_it_writes_what_it_promises(finished):
     folder, told = finished
-    assert {"bundle.pt", "evaluation.json", "config.json", "progress.csv", "checkpoint.safetensors"} <= {p.name for p in folder.iterdir()}
+    assert {"bundle.pt", "evaluation.json", "config.json", "progress.csv", "checkpoint.safetensors"} <= {
+        p.name for p in folder.iterdir()
+    }
     assert list((folder / "tensorboard").glob("events.*"))
     assert [e["event"] for e in told][-2:] == ["evaluating", "result"]
     figures = told[-1]["figures"]
@@ -59,7 +84,8 @@ def test_bundle_evaluates_to_the_trainers_own_figures(finished, capsys):
     folder, told = finished
     assert evaluate_main([str(folder / "bundle.pt"), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    # Batch 1 through the frozen module rounds differently than the eager actor; the closed loop carries that a little further.
+    # Batch 1 through the frozen module rounds differently than the eager actor; the closed loop carries that a little
+    # further.
     for name in ("success", "return", "final_distance_mm", "sm", "mean_abs_delta"):
         assert figures[name] == pytest.approx(told[-1]["figures"][name], rel=1e-3, abs=1e-4)
 
@@ -76,7 +102,9 @@ def test_sigkill_and_resume_gives_the_same_result(finished, tmp_path):
         assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)
     assert not (folder / "bundle.pt").exists()
-    again = subprocess.run(command(folder, "--resume"), env=environment(), capture_output=True, text=True, check=True, timeout=300)
+    again = subprocess.run(
+        command(folder, "--resume"), env=environment(), capture_output=True, text=True, check=True, timeout=300
+    )
     first = next(e for e in events(again.stdout) if e["event"] == "progress")
     assert first["step"] > 600, "it started from the beginning"
     one, other = load_file(whole / "checkpoint.safetensors"), load_file(folder / "checkpoint.safetensors")
@@ -91,8 +119,13 @@ def test_sigkill_and_resume_gives_the_same_result(finished, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_leaves(tmp_path, number):
     folder = tmp_path / "stopped"
-    with subprocess.Popen(command(folder, "--override", "checkpoint_steps=0", steps=500_000), env=environment(), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command(folder, "--override", "checkpoint_steps=0", steps=500_000),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         assert "progress" in process.stdout.readline()
         process.send_signal(number)
@@ -105,14 +138,17 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
     assert "--resume" in complaint and "Traceback" not in complaint
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    (["--robot", "hexapod"], "unknown robot 'hexapod'"),
-    (["--steps", "-5"], "steps -5 must be at least 1"),
-    (["--override", "learner.gama=0.9"], "learner.gama: unknown key"),
-    (["--override", "field.form=magic"], "'magic' is not known"),
-    (["--override", "seed"], "not of the form key=value"),
-    (["--task", "dance"], "unknown train 'dance'"),
-])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--robot", "hexapod"], "unknown robot 'hexapod'"),
+        (["--steps", "-5"], "steps -5 must be at least 1"),
+        (["--override", "learner.gama=0.9"], "learner.gama: unknown key"),
+        (["--override", "field.form=magic"], "'magic' is not known"),
+        (["--override", "seed"], "not of the form key=value"),
+        (["--task", "dance"], "unknown train 'dance'"),
+    ],
+)
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, more, words):
     folder = tmp_path / "out"
     assert train_main(["--out", str(folder), *more]) == 2
