@@ -69,6 +69,7 @@ class Kinematics:
         q = self._configuration(position)
         jacobian = pinocchio.computeFrameJacobian(self._model, self._data, q, self._frame,
                                                   pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED)
+        jacobian = jacobian.reshape(6, -1)  # of a single joint pinocchio gives (6,)
         lever = self._data.oMf[self._frame].rotation @ self._offset
         # The point moves with the frame's linear velocity plus omega x lever.
         columns = jacobian[:3] + np.cross(jacobian[3:].T, lever).T

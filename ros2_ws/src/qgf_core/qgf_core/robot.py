@@ -221,10 +221,13 @@ def resolve_urdf(urdf: str, yaml_path: Path) -> Path:
     """Path of the URDF that a robot YAML names. :raises ConfigError: if there is none."""
     package, separator, relative = urdf.partition(":")
     if separator and not Path(urdf).is_absolute():
-        module = importlib.util.find_spec(package)
+        try:
+            module = importlib.util.find_spec(package)
+        except (ImportError, ValueError):  # a name that is none, or a missing parent package
+            module = None
         if module is None or not module.submodule_search_locations:
             problem = f"the Python package '{package}' is not installed"
-            raise ConfigError(yaml_path, "urdf", problem, f"pip install {package}")
+            raise ConfigError(yaml_path, "urdf", problem, "install it, or correct the name")
         path = Path(next(iter(module.submodule_search_locations))) / relative
     else:
         path = (yaml_path.parent / urdf).resolve()
