@@ -19,7 +19,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "sim_node = qgf_sim.sim_node:main",
+            "sim_node = qgf_sim.start:main",
         ],
     },
 )

@@ -37,7 +37,7 @@ from qgf_sim.reach import load_reach
 from qgf_sim.real_time import RealTimeLoop
 from qgf_sim.robot_double import DoubleSettings, JointSample, RobotDouble, default_settings
 
-RCLError = rclpy_implementation.RCLError
+RCLError, UnknownROSArgsError = rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError
 _WARNING_PERIOD = 5.0
 _RESET_TIMEOUT = 2.0
 
@@ -166,8 +166,11 @@ def main() -> int:
             _run(stop)
     except ExternalShutdownException:
         pass
+    except UnknownROSArgsError as error:
+        print(f"qgf: error: unknown ROS arguments {error}; leave them out", file=sys.stderr)
+        return 2
     except (QgfError, ParameterException, RCLError) as error:
-        print(f"qgf: error: {error}", file=sys.stderr)
+        print("qgf: error:", *str(error).split(), file=sys.stderr)
         return 2
     return 0
 

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sim_node as a process of its own, over DDS."""
+
+import itertools
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qgf_core.robot import load_robot
+
+pytestmark = pytest.mark.ros
+
+SIM_NODE = ("-c", "from qgf_sim.start import main; main()")
+PANDA = load_robot("panda")
+FINGERS = ["panda_finger_joint1", "panda_finger_joint2"]
+PUBLISHER = """
+import sys, time, rclpy
+from std_msgs.msg import Float64MultiArray
+rclpy.init()
+node = rclpy.create_node("commander")
+publisher = node.create_publisher(Float64MultiArray, sys.argv[1], 10)
+while True:
+    publisher.publish(Float64MultiArray(data=[float(word) for word in sys.argv[2:]]))
+    time.sleep(0.02)
+"""
+
+
+class Arm:
+    """A running sim_node with its topics, in a namespace of its own."""
+
+    numbers = itertools.count()
+
+    def __init__(self, start, ros, **parameters):
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.qos import QoSProfile
+        from sensor_msgs.msg import JointState
+        from std_msgs.msg import Float64MultiArray
+        from std_srvs.srv import Trigger
+
+        self.namespace = f"/arm_{next(self.numbers)}"
+        arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+        self.process = start(*SIM_NODE, "--ros-args", "-r", f"__ns:={self.namespace}", *arguments)
+        self.ros, self.states, self.truths, self.diagnoses = ros, [], [], []
+        self.interface = parameters.get("command_interface", "velocity")
+        self.command_topic = f"{self.namespace}/forward_{self.interface}_controller/commands"
+        profile = QoSProfile(depth=1000)
+        ros.create_subscription(JointState, f"{self.namespace}/joint_states", self.states.append, profile)
+        ros.create_subscription(JointState, f"{self.namespace}/sim_node/ground_truth", self.truths.append, profile)
+        ros.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.commands = ros.create_publisher(Float64MultiArray, self.command_topic, 10)
+        self.reset_client = ros.create_client(Trigger, f"{self.namespace}/sim_node/reset")
+        ros.until(lambda: self.states and self.truths and self.commands.get_subscription_count(),
+                  what="the arm's topics")
+
+    def _on_diagnostics(self, message):
+        self.diagnoses += [status for status in message.status if status.name.startswith(self.namespace[1:] + "/")]
+
+    def send(self, values):
+        from std_msgs.msg import Float64MultiArray
+
+        self.commands.publish(Float64MultiArray(data=[float(value) for value in values]))
+
+    def drive(self, values, duration):
+        """Send a command at 50 Hz for `duration` [s]."""
+        end = time.monotonic() + duration
+        while time.monotonic() < end:
+            self.send(values)
+            self.ros.spin_for(0.02)
+
+    def reset(self):
+        from std_srvs.srv import Trigger
+
+        self.ros.until(self.reset_client.service_is_ready, what="~/reset")
+        future = self.reset_client.call_async(Trigger.Request())
+        self.ros.until(future.done, what="an answer of ~/reset")
+        return future.result()
+
+    def position(self):
+        return np.array(self.truths[-1].position[:7])
+
+    def velocity(self):
+        return np.array(self.truths[-1].velocity[:7])
+
+    def latest(self, key):
+        """A figure of the next diagnosis."""
+        self.diagnoses.clear()
+        self.ros.until(lambda: self.diagnoses, what="a diagnosis")
+        return {value.key: value.value for value in self.diagnoses[-1].values}[key]
+
+
+@pytest.fixture
+def arm(start, ros):
+    return lambda **parameters: Arm(start, ros, **parameters)
+
+
+def stamps(messages):
+    """[s], from the first on."""
+    times = [message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in messages]
+    return (np.array(times) - times[0]) * 1e-9
+
+
+def test_states_come_at_their_rate_complete_noisy_and_with_the_truth_beside(arm, ros):
+    panda = arm()
+    measured = []
+
+    def rate_is_right():
+        panda.states.clear()
+        panda.truths.clear()
+        began = time.monotonic()
+        ros.spin_for(2.0)
+        measured.append(len(panda.states) / (time.monotonic() - began))
+        return measured[-1] == pytest.approx(200.0, rel=0.02)
+
+    # Other work on the machine takes states away for a while, never adds any, and leaves the others in their places.
+    ros.until(rate_is_right, timeout=60.0, what=f"200 Hz, measured {measured}")
+    assert max(measured) < 204.0
+    received, gaps = len(panda.states), np.diff(stamps(panda.states))
+    assert (gaps > 0).all()
+    assert np.median(np.abs(gaps - 0.005 * np.round(gaps / 0.005))) < 1e-4
+    for message in (panda.states[0], panda.truths[-1]):
+        assert list(message.name) == [*PANDA.joint_names, *FINGERS]
+        assert len(message.position) == len(message.velocity) == 9
+    truths = {(m.header.stamp.sec, m.header.stamp.nanosec): m for m in panda.truths}
+    pairs = [(m, truths[key]) for m in panda.states if (key := (m.header.stamp.sec, m.header.stamp.nanosec)) in truths]
+    assert len(pairs) > 0.98 * received
+    noise = np.array([np.subtract(m.position, t.position) for m, t in pairs])
+    assert noise[:, :7].std() == pytest.approx(0.002, rel=0.06) and not noise[:, 7:].any()
+    noise = np.array([np.subtract(m.velocity, t.velocity) for m, t in pairs])
+    assert noise[:, :7].std() == pytest.approx(0.02, rel=0.06)
+    ros.until(lambda: 0.98 < float(panda.latest("real_time_factor")) < 1.02, what="a real-time factor of 1")
+
+
+def test_a_velocity_command_moves_only_its_joint_and_with_its_sign(arm):
+    panda = arm()
+    for sign in (1.0, -1.0):
+        before = panda.position()
+        panda.drive([0, 0, 0, 0.3 * sign, 0, 0, 0], 1.0)
+        assert panda.velocity()[3] == pytest.approx(0.3 * sign, rel=0.05)
+        moved = panda.position() - before
+        assert 0.2 < sign * moved[3] < 0.35
+        assert np.abs(np.delete(moved, 3)).max() < 0.01
+        panda.drive(np.zeros(7), 0.4)
+
+
+def test_a_position_command_is_reached(arm):
+    panda = arm(command_interface="position")
+    target = PANDA.home + 0.2
+    panda.send(target)
+    panda.ros.until(lambda: np.abs(panda.position() - target).max() < 2e-3, what="the target")
+
+
+def test_the_last_command_is_kept_when_its_publisher_is_killed(arm, start, ros):
+    panda, stopping = arm(), arm(command_timeout=0.2)
+    command = ["0", "0", "0", "0", "0.25", "0", "0"]
+    publishers = [start("-c", PUBLISHER, one.command_topic, *command) for one in (panda, stopping)]
+    for one in (panda, stopping):
+        ros.until(lambda one=one: one.velocity()[4] > 0.24, what="the command's speed")
+    for publisher in publishers:
+        assert publisher.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    ros.until(lambda: abs(stopping.velocity()[4]) < 0.005, what="the timeout")
+    ros.spin_for(0.5)
+    assert panda.velocity()[4] == pytest.approx(0.25, rel=0.05)
+    assert (stopping.latest("timed_out"), panda.latest("timed_out")) == ("True", "False")
+    assert "no command within the timeout" in stopping.diagnoses[-1].message
+
+
+def test_malformed_commands_are_refused_counted_and_told(arm):
+    panda = arm()
+    panda.drive([0, 0, 0, 0, 0.2, 0, 0], 0.5)
+    assert panda.latest("malformed_commands") == "0"
+    for count, bad in enumerate(([float("nan")] * 7, [0.0] * 6 + [float("inf")], [1.0] * 3, []), start=1):
+        panda.send(bad)
+        panda.ros.until(lambda count=count: panda.latest("malformed_commands") == str(count), what=f"{count} refusals")
+    assert panda.velocity()[4] == pytest.approx(0.2, rel=0.05)
+    assert np.abs(np.delete(panda.velocity(), 4)).max() < 0.01
+    assert panda.process.is_running() and "command refused: not finite" in panda.process.text()
+
+
+def test_reset_brings_the_arm_to_its_start_at_rest(arm):
+    start = [0.1, -0.2, 0.3, -2.0, 0.1, 1.9, 0.5]
+    panda = arm(start_position=str(start).replace(" ", ""))
+    assert panda.position() == pytest.approx(start, abs=0.01)
+    panda.drive([0.5] * 7, 0.8)
+    assert np.abs(panda.position() - start).min() > 0.2
+    response = panda.reset()
+    assert response.success and response.message
+    panda.truths.clear()
+    panda.ros.until(lambda: len(panda.truths) > 60, what="states after the reset")
+    for message in panda.truths[10:]:
+        assert message.position[:7] == pytest.approx(start, abs=0.01)
+        assert np.abs(message.velocity).max() < 0.02
+
+
+def test_simulated_time_goes_with_the_states(arm, ros):
+    from rosgraph_msgs.msg import Clock
+
+    clocks = []
+    ros.create_subscription(Clock, "/clock", clocks.append, 10)
+    panda = arm(publish_clock="true", state_rate="100.0", use_sim_time="true")
+    ros.until(lambda: len(clocks) > 50)
+    told = {(c.clock.sec, c.clock.nanosec) for c in clocks}
+    assert all(nanoseconds % 5_000_000 == 0 for _, nanoseconds in told)  # whole steps of the physics
+    stamped = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in panda.states]
+    assert len(told.intersection(stamped)) > 40
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_cleanly_and_leaves_nothing(start, number):
+    before = set(Path("/dev/shm").iterdir())
+    process = start(*SIM_NODE)
+    process.until_text("/joint_states at 200 Hz")
+    time.sleep(0.3)
+    own = process.shared_memory() - before
+    code, took = process.end(number)
+    assert (code, "Traceback" in process.text()) == (0, False), process.text()
+    assert took < 5.0
+    assert [path for path in own if path.exists()] == []
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.4, 0.6])
+def test_it_ends_cleanly_while_it_starts(start, delay):
+    process = start(*SIM_NODE)
+    process.until_handling(signal.SIGTERM)
+    time.sleep(delay)
+    assert process.end(signal.SIGINT)[0] == 0
+    assert "Traceback" not in process.text()
+
+
+@pytest.mark.parametrize(("parameter", "message"), [
+    ("robot:=ur5000", "config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda"),
+    ("state_rate:=77", "sim_node: physics_rate: 200.0 Hz is no multiple of state_rate 77.0 Hz"),
+    ("physics_rate:=fast", "sim_node: physics_rate: expected float, got 'fast'"),
+    ("command_interface:=effort", "sim_node: command_interface: 'effort' is not known"),
+    ("start_position:=[0.0,0.0]", "sim_node: start_position: 2 values for 7 joints"),
+    ("seed", "failed to initialize rcl: Couldn't parse parameter override rule: '-p seed'"),
+    ("robot:=panda --turbo", "unknown ROS arguments ['--turbo']"),
+])
+def test_a_users_error_is_one_line_and_code_2(start, parameter, message):
+    process = start(*SIM_NODE, "--ros-args", "-p", *parameter.split())
+    assert process.wait(20.0) == 2
+    lines = [line for line in process.text().splitlines() if line.startswith("qgf: ")]
+    assert len(lines) == 1 and lines[0].startswith("qgf: error: " + message)
+    assert "Traceback" not in process.text()
