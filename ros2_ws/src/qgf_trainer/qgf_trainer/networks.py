@@ -70,9 +70,6 @@ class Actor(nn.Module):
 class DeployedPolicy(nn.Module):
     """What a bundle holds: the frozen normaliser and the actor's mean, raw observation in, action out."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, actor: Actor, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.actor = actor
@@ -81,4 +78,4 @@ class DeployedPolicy(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Action (B, n_act) in [-1, 1] for raw observations (B, n_obs)."""
-        return self.actor((observation - self.mean) / self.std)
+        return self.actor((observation - self.mean) / self.std)  # type: ignore[operator]  # buffers are tensors
