@@ -18,13 +18,14 @@ WORKDIR /home/qgf/qgf
 
 # The Python packages come first: they change less often than the sources. The distribution's numpy is kept, because
 # its packages are compiled against it.
-COPY --chown=qgf requirements/build.txt requirements/robot.txt requirements/
+COPY --chown=qgf requirements/build.txt requirements/numpy-1.txt requirements/robot.txt requirements/
 # The index of torch's CPU build; without it the default build comes, which is larger by gigabytes.
 ARG TORCH_INDEX=""
 RUN python3 -m venv --system-site-packages .venv \
     && python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' > constraints.txt \
     && .venv/bin/python -m pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
-        --constraint constraints.txt --requirement requirements/build.txt --requirement requirements/robot.txt
+        --constraint constraints.txt --requirement requirements/build.txt --requirement requirements/numpy-1.txt \
+        --requirement requirements/robot.txt
 
 COPY --chown=qgf launch launch
 COPY --chown=qgf config config

@@ -57,7 +57,7 @@ stamps() {
     PACKAGES_WANTED="$platform $(cd "$ROOT" && sha256sum requirements/*.txt scripts/mend_ros_wheels.py | sha256sum)"
     listing=$(
         cd "$ROOT" || exit
-        sha256sum requirements/{ros,build,numpy}.txt scripts/mend_ros_wheels.py
+        sha256sum requirements/{ros,build,numpy,numpy-1}.txt scripts/mend_ros_wheels.py
         find launch config -name __pycache__ -prune -o -type f -print | LC_ALL=C sort
         find ros2_ws/src -type f \( -name package.xml -o -name setup.py -o -name setup.cfg -o -name CMakeLists.txt \
             -o -name '*.msg' -o -name '*.srv' -o -name '*.action' -o -path '*/resource/*' \) -print0 |
@@ -196,6 +196,7 @@ install_python_packages() {
     if [[ $ROS_MODE == wheels ]]; then
         files+=(ros numpy)
     else
+        files+=(numpy-1)
         # The distribution's packages are compiled against its numpy.
         "$VENV/bin/python" -c 'import numpy; print(f"numpy=={numpy.__version__}")' >"$VENV/.qgf-constraints" ||
             die "the sourced $ROS_MODE has no numpy; install python3-numpy and run ./qgf setup again"
