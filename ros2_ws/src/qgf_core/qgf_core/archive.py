@@ -22,7 +22,8 @@ import zlib
 from pathlib import Path
 
 from qgf_core.errors import BundleError
-from qgf_core.script_check import check_pickle, check_script
+from qgf_core.pickle_check import check_pickle
+from qgf_core.script_check import check_script
 
 MAXIMUM_SIZE = 256 * 1024 * 1024
 """Of the archive, and of all entries unpacked [bytes]."""
@@ -32,6 +33,7 @@ MAXIMUM_CODE = 256 * 1024
 """Of one source file or pickle [bytes]."""
 EXTRA_FILES = ("manifest.json", "probes.json", "robot.urdf")
 
+_LOCAL_HEADER = struct.Struct("<4s22x2H")
 _END_RECORD = struct.Struct("<4s4H2LH")
 _END64_RECORD = struct.Struct("<4sQ2H2L4Q")
 _END64_LOCATOR = struct.Struct("<4sLQL")
@@ -86,17 +88,18 @@ def open_sealed(data: bytes, path: object) -> dict[str, str]:
         raise BundleError(f"{path}: not a QGF bundle, or cut short; copy or export it again")
     if hashlib.sha256(data[:start]).hexdigest().encode() != data[start + len(_SEAL):]:
         raise BundleError(f"{path}: its SHA-256 does not match: it was changed or damaged; copy or export it again")
-    _check_directory(data, start - _END_RECORD.size, path)
+    directory = _find_directory(data, start - _END_RECORD.size, path)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_layout(data, archive.infolist(), directory, path)
             return _check_entries(archive, path)
     except (zipfile.BadZipFile, zlib.error, struct.error, UnicodeDecodeError, ValueError, LookupError, OverflowError,
             RuntimeError, EOFError, OSError) as error:
         raise BundleError(f"{path}: the archive cannot be read ({error}); export it again") from error
 
 
-def _check_directory(data: bytes, end: int, path: object) -> None:
-    """:raises BundleError: the end record at offset `end` does not describe exactly what stands before it."""
+def _find_directory(data: bytes, end: int, path: object) -> int:
+    """Offset of the directory. :raises BundleError: the end record at `end` does not describe what stands before it."""
     magic, disk, start_disk, here, entries, size, offset, comment = _END_RECORD.unpack_from(data, end)
     directory_end = offset + size
     good = magic == b"PK\x05\x06" and disk == start_disk == 0 and here == entries and comment == _SEAL_LENGTH
@@ -110,6 +113,20 @@ def _check_directory(data: bytes, end: int, path: object) -> None:
         good = good and directory_end == end
     if not good or not data.startswith(b"PK\x03\x04"):
         raise BundleError(f"{path}: its zip directory is not as torch writes it; export it again")
+    return int(offset)
+
+
+def _check_layout(data: bytes, infos: list[zipfile.ZipInfo], directory: int, path: object) -> None:
+    """:raises BundleError: entries overlap, or have another name in front of their data than in the directory."""
+    infos = sorted(infos, key=lambda info: info.header_offset)
+    ends = [info.header_offset for info in infos[1:]] + [directory]
+    for info, end in zip(infos, ends, strict=True):
+        start = info.header_offset + _LOCAL_HEADER.size
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(data, info.header_offset)
+        name = data[start:start + name_length]
+        if (magic != b"PK\x03\x04" or name != info.orig_filename.encode("utf-8")
+                or start + name_length + extra_length + info.compress_size > end):
+            raise BundleError(f"{path}: its entries are not where its zip directory says; export it again")
 
 
 def _check_entries(archive: zipfile.ZipFile, path: object) -> dict[str, str]:
@@ -121,6 +138,7 @@ def _check_entries(archive: zipfile.ZipFile, path: object) -> dict[str, str]:
     if sum(info.file_size for info in infos) > MAXIMUM_SIZE:
         raise BundleError(f"{path}: it unpacks to more than {MAXIMUM_SIZE} bytes; refused")
     texts: dict[str, str] = {}
+    wanted: dict[str, int] = {}
     for info, name in zip(infos, names, strict=True):
         inner = name[len(root) + 1:] if name.startswith(root + "/") else ""
         if info.flag_bits & ~_FLAGS or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -135,9 +153,15 @@ def _check_entries(archive: zipfile.ZipFile, path: object) -> dict[str, str]:
         elif _CODE_ENTRY.fullmatch(inner):
             check_script(archive.read(info).decode("utf-8"), path)
         elif _PICKLE_ENTRY.fullmatch(inner):
-            check_pickle(archive.read(info), path)
+            folder = "constants/" if inner == "constants.pkl" else "data/"
+            needed = check_pickle(archive.read(info), path)
+            wanted.update({root + "/" + folder + key: size for key, size in needed.items()})
         else:
-            raise BundleError(f"{path}: entry {name[:200]!r} does not belong into a policy; refused")
+            raise BundleError(f"{path}: entry {name[:200]!r} does not belong in a policy; refused")
+    sizes = {info.orig_filename: info.file_size for info in infos}
+    for name, size in wanted.items():
+        if sizes.get(name, -1) < size:
+            raise BundleError(f"{path}: entry {name[:200]!r} is shorter than the weights that it should hold; refused")
     for name in EXTRA_FILES:
         if name not in texts:
             raise BundleError(f"{path}: it lacks {name}; export it again")

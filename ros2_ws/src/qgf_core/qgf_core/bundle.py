@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,11 @@ class Bundle:
 
         :raises ValueError: wrong shape. A number that is not finite is passed through, for the caller to judge.
         """
-        array = np.array(observation, dtype=np.float32, order="C")  # a copy: torch wants it writable
+        array = np.asarray(observation, dtype=np.float32)
         if array.shape not in ((self.observation_size,), (1, self.observation_size)):
             raise ValueError(f"observation has shape {array.shape}, expected ({self.observation_size},)")
         with torch.inference_mode():
-            action = self.module(torch.from_numpy(array.reshape(1, -1)))
+            action = self.module(torch.from_numpy(np.array(array.reshape(1, -1), order="C")))  # torch wants it writable
         return np.asarray(action.numpy()[0], dtype=np.float32)
 
 
@@ -80,7 +81,7 @@ def save_bundle(path: str | Path, module: torch.nn.Module, manifest: Manifest, p
         scripted = eager if isinstance(eager, torch.jit.ScriptModule) else torch.jit.script(eager)
         with torch.inference_mode():
             actions = np.concatenate([eager(torch.from_numpy(row[None])).numpy() for row in observations])
-    except (*_TORCH_ERRORS, torch.jit.frontend.NotSupportedError) as error:
+    except (*_TORCH_ERRORS, OSError, torch.jit.frontend.NotSupportedError) as error:
         raise BundleError(f"{path}: the policy cannot be exported ({_reason(error)}); use plain torch layers that take "
                           f"(1, {observations.shape[1]})") from error
     stored = {"observations": observations.tolist(), "actions": actions.tolist(), "tolerance": PROBE_TOLERANCE,
@@ -125,9 +126,10 @@ def _processor() -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The telling line of torch's page-long messages."""
+    """The telling line of torch's page-long messages: the error that a traceback in it ends with, or else the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__
+    ends = [line for line in lines if re.match(r"\w*Error: ", line)]
+    return (ends or lines or [type(error).__name__])[-1 if ends else 0][:200]
 
 
 def _replay_probes(bundle: Bundle, text: str, path: str | Path) -> None:

@@ -6,9 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from qgf_core.robot import JointSpec, RobotSpec, ToolSpec
+from qgf_core.action import ActionSpec
+from qgf_core.manifest import Box, Manifest, make_manifest
+from qgf_core.observation import ObservationTerm
+from qgf_core.robot import JointSpec, RobotSpec, ToolSpec, load_robot, read_urdf
 
 TWO_JOINT_URDF = """<?xml version="1.0"?>
 <robot name="tiny">
@@ -34,6 +39,45 @@ TWO_JOINT_URDF = """<?xml version="1.0"?>
   </joint>
 </robot>
 """
+
+
+class Actor(torch.nn.Module):
+    """A small policy as the trainer exports one: frozen normaliser, hidden layer, tanh."""
+
+    def __init__(self, n_obs: int, n_act: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.register_buffer("mean", 0.1 * torch.randn(n_obs))
+        self.register_buffer("std", 0.5 + torch.rand(n_obs))
+        self.net = torch.nn.Sequential(torch.nn.Linear(n_obs, hidden), torch.nn.SiLU(), torch.nn.Linear(hidden, n_act))
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.net((observation - self.mean) / self.std))
+
+
+@pytest.fixture(scope="session")
+def manifest() -> Manifest:
+    """The contract of a reaching policy for the Panda: 24 observations, 7 actions."""
+    robot = load_robot("panda")
+    terms = (ObservationTerm("joint_position"), ObservationTerm("joint_velocity"), ObservationTerm("previous_action"),
+             ObservationTerm("tool_position_error", scale=5.0))
+    return make_manifest(
+        task="reach", robot=robot, observation=terms, action=ActionSpec("joint_velocity", tuple(robot.policy_velocity)),
+        control_rate=50.0, delay_range=(0.02, 0.02), goal_region=Box((0.42, -0.25, 0.3), (0.67, 0.25, 0.6)),
+        training={"algorithm": "td3", "seeds": [0, 1], "losses": {"mixed_partial": 2.0}}, evaluation={"success": 0.95},
+        urdf=read_urdf(robot))
+
+
+@pytest.fixture
+def actor() -> Actor:
+    """A policy that fits `manifest`, always the same."""
+    torch.manual_seed(0)
+    return Actor(24, 7)
+
+
+@pytest.fixture(scope="session")
+def probes() -> np.ndarray:
+    """Observations (16, 24)."""
+    return np.random.default_rng(0).normal(size=(16, 24)).astype(np.float32)
 
 
 @pytest.fixture
