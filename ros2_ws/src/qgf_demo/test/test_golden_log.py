@@ -24,11 +24,11 @@ def golden(request, tmp_path_factory):
     config = load_train_config("reach", robot=request.param)
     env = ReachEnv(request.param)
     agent = TD3(env.observation_space.shape[0], env.action_space.shape[0], config.learner, config.field, seed=3)
-    for parameter in agent.actor.net[-2].parameters():
+    for parameter in agent.actor_target.net[-2].parameters():
         parameter.data *= 12.0
-    seen = run_episode(env, lambda o: agent.act(o[None])[0], 10_000)
+    seen = run_episode(env, agent.deployed().act, 10_000)
     path = tmp_path_factory.mktemp("golden") / "bundle.pt"
-    export_bundle(path, agent, env, config, 0, {"success": 0.0}, [seen])
+    export_bundle(path, agent.deployed(), env, config, 0, {"success": 0.0}, [seen])
     bundle = load_bundle(path)
     measured, actions, commands = [], [], []
     observation, info = env.reset(seed=10_001)

@@ -148,12 +148,12 @@ def _run_training(options: argparse.Namespace) -> int:
         print(f"qgf: stopped at step {result.steps}; continue with --resume --out {folder}", file=sys.stderr)
         return 128 + stop.signal
     reporter.note("evaluating", episodes=evaluation.episodes)
-    agent = result.agent
-    figures, episodes = evaluate(result.env, lambda observation: agent.act(observation[None])[0], evaluation)
+    policy = result.agent.deployed()
+    figures, episodes = evaluate(result.env, policy.act, evaluation)
     figures["training_time_s"] = result.training_time
     result.env.close()
     bundle = folder / "bundle.pt"
-    sha256 = export_bundle(bundle, agent, result.env, config, result.steps, figures, episodes)
+    sha256 = export_bundle(bundle, policy, result.env, config, result.steps, figures, episodes)
     write_atomic(folder / "evaluation.json", json.dumps(figures, indent=2).encode())
     reporter.note("result", bundle=str(bundle), sha256=sha256, figures=figures)
     if options.progress != "json":

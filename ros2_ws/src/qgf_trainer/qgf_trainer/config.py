@@ -43,6 +43,8 @@ class TrainConfig:
     """A random action is held for this many control periods."""
     exploration_noise: float = 0.3
     """Standard deviation of the Gaussian noise on the action."""
+    decay_from: float = 0.6
+    """Share of the run from which on the learning rate falls linearly to a tenth; 1: never."""
     normalise_observations: bool = False
     """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled
     already."""
@@ -58,6 +60,16 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "exploration_noise", "checkpoint_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        if not 0.0 <= self.decay_from <= 1.0:
+            raise ValueError(f"decay_from {self.decay_from} must lie in [0, 1]")
+
+
+def learning_rate_factor(config: TrainConfig, step: int) -> float:
+    """Share of the configured learning rate at a control step."""
+    if config.decay_from >= 1.0:
+        return 1.0
+    done = (step / config.steps - config.decay_from) / (1.0 - config.decay_from)
+    return 1.0 - 0.9 * min(max(done, 0.0), 1.0)
 
 
 def load_train_config(name: str, overrides: Sequence[str] = (), **fields: Any) -> TrainConfig:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a trained agent to a bundle that carries its whole contract."""
+"""From a trained policy to a bundle that carries its whole contract."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qgf_core.manifest import make_manifest
 from qgf_sim.env import ReachEnv
 from qgf_trainer.config import TrainConfig, describe
 from qgf_trainer.evaluation import Episode
-from qgf_trainer.td3 import TD3
+from qgf_trainer.networks import DeployedPolicy
 
 _PROBES = 64
 
@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 
 def export_bundle(
     path: Path,
-    agent: TD3,
+    policy: DeployedPolicy,
     env: ReachEnv,
     config: TrainConfig,
     steps: int,
@@ -63,4 +63,4 @@ def export_bundle(
         evaluation=figures,
         urdf=env.urdf,
     )
-    return save_bundle(path, agent.deployed(), manifest, probes)
+    return save_bundle(path, policy, manifest, probes)

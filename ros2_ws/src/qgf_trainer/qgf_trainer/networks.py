@@ -9,7 +9,9 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -81,3 +83,9 @@ class DeployedPolicy(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Action (B, n_act) in [-1, 1] for raw observations (B, n_obs)."""
         return self.actor((observation - self.mean) / self.std)
+
+    @torch.jit.unused
+    def act(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Action (n_act,) for one raw observation (n_obs,)."""
+        with torch.inference_mode():
+            return self(torch.from_numpy(observation[None])).numpy()[0]

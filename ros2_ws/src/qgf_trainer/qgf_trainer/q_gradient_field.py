@@ -141,7 +141,7 @@ class FieldConfig:
     """Weight l3."""
     smoothness: float = 5.0
     """kappa, the dial of the scale-free form: the curvature demanded, in units of G."""
-    cap: float = 0.5
+    cap: float = 0.7
     """G is at most this many standard deviations of the reward; scale-free form."""
     margin: float = 1.0
     """delta of the paper's form."""

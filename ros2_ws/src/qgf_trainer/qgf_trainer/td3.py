@@ -78,8 +78,14 @@ class TD3:
         """Freeze the observations' mean and standard deviation (n_obs,); a constant observation keeps its scale."""
         self.mean, self.std = mean.clone(), torch.where(std > 1e-6, std, torch.ones_like(std))
 
+    def set_learning_rate(self, factor: float) -> None:
+        """Learn with `factor` times the configured rate from now on."""
+        for optimiser in (self.actor_optimiser, self.critic_optimiser):
+            for group in optimiser.param_groups:
+                group["lr"] = factor * self.config.learning_rate
+
     def act(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Deterministic actions (B, n_act) for raw observations (B, n_obs)."""
+        """Deterministic actions (B, n_act) of the actor in training, for raw observations (B, n_obs)."""
         with torch.inference_mode():
             return self.actor((torch.from_numpy(observation) - self.mean) / self.std).numpy()
 
@@ -130,8 +136,8 @@ class TD3:
                 torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), self.config.tau)
 
     def deployed(self) -> DeployedPolicy:
-        """The policy as it is exported."""
-        return DeployedPolicy(copy.deepcopy(self.actor), self.mean, self.std).eval()
+        """The policy as it is exported: the target actor, which averages the last updates' weights."""
+        return DeployedPolicy(copy.deepcopy(self.actor_target), self.mean, self.std).eval()
 
     def _modules(self) -> Iterable[tuple[str, nn.Module]]:
         return (

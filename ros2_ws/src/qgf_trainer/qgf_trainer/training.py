@@ -23,7 +23,7 @@ from qgf_core.robot import RobotSpec, load_robot
 from qgf_sim.env import ReachEnv
 from qgf_sim.reach import ReachConfig, load_reach
 from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
-from qgf_trainer.config import TrainConfig, describe
+from qgf_trainer.config import TrainConfig, describe, learning_rate_factor
 from qgf_trainer.replay import ReplayBuffer
 from qgf_trainer.td3 import TD3
 
@@ -246,6 +246,7 @@ def train(
                 if before < config.warmup_steps <= step and config.normalise_observations:
                     agent.set_normaliser(*buffer.observation_statistics())
                 if step >= config.warmup_steps:
+                    agent.set_learning_rate(learning_rate_factor(config, step))
                     for _ in range(step // config.steps_per_update - before // config.steps_per_update):
                         if agent.updates % _STATISTICS_EVERY == 0:
                             observation_std, reward_std = buffer.observation_statistics()[1], buffer.reward_std()

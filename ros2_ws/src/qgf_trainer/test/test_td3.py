@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from qgf_trainer.config import TrainConfig, learning_rate_factor
 from qgf_trainer.networks import TwinCritic
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.replay import Batch, ReplayBuffer
@@ -84,6 +85,18 @@ def test_update_learns_a_known_value_and_the_actor_climbs_it():
     assert agent.act(np.array([[0.3]], np.float32))[0, 0] == pytest.approx(0.5, abs=0.05)
 
 
+def test_learning_rate_falls_at_the_end():
+    config = TrainConfig(steps=1000, decay_from=0.6)
+    factors = [learning_rate_factor(config, step) for step in (0, 600, 800, 1000)]
+    assert factors == pytest.approx([1.0, 1.0, 0.55, 0.1])
+    assert learning_rate_factor(TrainConfig(decay_from=1.0), 60_000) == 1.0
+    agent = TD3(5, 2, SMALL, FieldConfig(form="none"), 0)
+    agent.set_learning_rate(0.0)
+    before = weights(agent).clone()
+    agent.update(batch(), torch.ones(5), 1.0)
+    assert torch.equal(before, weights(agent))
+
+
 def test_actor_moves_every_second_update_only():
     agent = TD3(5, 2, SMALL, FieldConfig(form="none"), 0)
     before = [p.clone() for p in agent.actor.parameters()]
@@ -111,11 +124,12 @@ def test_normaliser_is_inside_the_deployed_policy():
     raw = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     with torch.inference_mode():
         scripted = torch.jit.script(agent.deployed())(torch.from_numpy(raw)).numpy()
-        by_hand = agent.actor(
+        by_hand = agent.actor_target(
             torch.from_numpy((raw - [1, 2, 3, 4, 5]).astype(np.float32) / np.float32([2, 2, 2, 2, 1]))
         ).numpy()
     assert np.allclose(scripted, by_hand, atol=1e-6)
-    assert np.allclose(agent.act(raw), by_hand, atol=1e-6)
+    assert np.allclose(agent.deployed().act(raw[1]), by_hand[1], atol=1e-6)
+    assert not np.allclose(agent.act(raw), by_hand, atol=1e-3), "the actor in training is not the averaged one"
 
 
 def test_replay_overwrites_the_oldest_and_samples_what_is_there():
