@@ -47,9 +47,6 @@ logged() {
     fi
     if ((status == 0)); then
         say "$what: done in $((SECONDS - begun)) s"
-    else
-        printf 'qgf: the last lines of %s:\n' "$LOG" >&2
-        last_log | tail -n 20 | cut -c 1-300 | sed 's/^/    /' >&2
     fi
     return "$status"
 }
@@ -65,6 +62,13 @@ end_group() {
         sleep 0.1
     done
     kill -KILL -- "-$1" 2>/dev/null || :
+}
+
+# A failure that nobody foresaw: the end of the log stands above the line.
+die_with_log() {
+    printf 'qgf: the last lines of %s:\n' "$LOG" >&2
+    last_log | tail -n 20 | cut -c 1-300 | sed 's/^/    /' >&2
+    die "$*"
 }
 
 # Prints what the last command that `logged` ran has written.

@@ -132,7 +132,7 @@ ensure_system_packages() {
     if ! logged "system packages: $missing" 60 "${sudo[@]}" sh -c \
         'apt-get update -q && DEBIAN_FRONTEND=noninteractive exec apt-get install -y -q --no-install-recommends "$@"' sh $missing; then
         if log_shows_no_network; then die "no network: cannot install $missing; connect this machine and run ./qgf setup again"; fi
-        die "apt-get could not install $missing; mend what it says above and run ./qgf setup again"
+        die_with_log "apt-get could not install $missing; mend what it says above and run ./qgf setup again"
     fi
     choose_python
     missing=$(missing_packages)
@@ -154,7 +154,7 @@ make_environment() {
         local options=()
         [[ $ROS_MODE == wheels ]] || options=(--system-site-packages)
         logged "virtual environment .venv" 5 "$PYTHON" -m venv "${options[@]}" "$VENV" ||
-            die "$PYTHON could not make a virtual environment in $VENV; see $LOG"
+            die_with_log "$PYTHON could not make a virtual environment in $VENV"
         printf '%s\n' "$origin" >"$ENVIRONMENT_ORIGIN"
     fi
     use_environment base
@@ -162,7 +162,7 @@ make_environment() {
     install_python_packages
     if [[ $ROS_MODE == wheels ]]; then
         logged "CMake files of the ROS wheels" 1 "$VENV/bin/python" "$ROOT/scripts/mend_ros_wheels.py" ||
-            die "the ROS wheels could not be mended; see $LOG"
+            die_with_log "the ROS wheels could not be mended"
     fi
     printf '%s\n' "$PACKAGES_WANTED" >"$PACKAGES_STAMP.new"
     mv "$PACKAGES_STAMP.new" "$PACKAGES_STAMP"
@@ -217,7 +217,7 @@ pip_failed() {
         die "the package index's certificate is not trusted (a proxy's?); set PIP_CERT to the file of its authority and run ./qgf setup again"
     fi
     ! last_log | grep 'No space left on device' >/dev/null || die "the disk is full; free about 3 GB at $ROOT and run ./qgf setup again"
-    die "$1; the reason stands above and in $LOG; mend it and run ./qgf setup again"
+    die_with_log "$1; the reason stands above and in $LOG; mend it and run ./qgf setup again"
 }
 
 # ---------------------------------------------------------------------------------------------- workspace
@@ -238,7 +238,7 @@ build_workspace() {
         logged "workspace" 20 "$VENV/bin/python" -m colcon --log-base log build --base-paths src --build-base build \
             --install-base install --symlink-install --merge-install --event-handlers console_cohesion+ \
             --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$VENV/bin/python" --no-warn-unused-cli
-    ) || die "the workspace could not be built; the reason stands above and in $LOG"
+    ) || die_with_log "the workspace could not be built; the reason stands above and in $LOG"
     mend_first_lines
     printf '%s\n' "$WORKSPACE_WANTED $(python_folder)" >"$WORKSPACE_STAMP.new"
     mv "$WORKSPACE_STAMP.new" "$WORKSPACE_STAMP"
