@@ -19,7 +19,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "policy_node = qgf_policy.policy_node:main",
+            "policy_node = qgf_policy.start:main",
         ],
     },
 )

@@ -8,10 +8,8 @@ which it runs between two periods, so that the runner belongs to one thread alon
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
-import os
 import queue
 import sys
 import threading
@@ -22,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from qgf_core.clocks import Clock, Pacer
 from qgf_core.errors import StateError
 from qgf_policy.joint_state import JointState
+from qgf_policy.realtime import ask
 from qgf_policy.runner import PolicyRunner, Vector
 from qgf_policy.settings import RealtimeSettings
 from qgf_policy.status import Command, Event, RunnerStatus
@@ -33,7 +32,6 @@ REPORT_PERIOD = 0.1
 """Status reports are made this often [s]."""
 SWITCH_INTERVAL = 0.0003
 """Longest time another Python thread keeps the interpreter from the loop [s]; the default of 5 ms shows as spikes."""
-_MCL_CURRENT, _MCL_FUTURE = 1, 2
 
 
 class GoalMessage(NamedTuple):
@@ -126,6 +124,11 @@ class ControlLoop:
         self._ready.result(timeout)
 
     @property
+    def thread_id(self) -> int:
+        """Native id of the loop's thread, once started."""
+        return self._thread.native_id or 0
+
+    @property
     def alive(self) -> bool:
         """Whether the loop's thread runs."""
         return self._thread.is_alive()
@@ -199,20 +202,7 @@ class ControlLoop:
         gc.collect()
         gc.freeze()
         gc.disable()
-        if (
-            self._realtime.lock_memory
-            and ctypes.CDLL(None, use_errno=True).mlockall(_MCL_CURRENT | _MCL_FUTURE) != 0
-        ):
-            self.notes.append(
-                f"lock_memory: not permitted ({os.strerror(ctypes.get_errno())}); raise the memlock limit"
-            )
-        if self._realtime.priority:
-            try:
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._realtime.priority))
-            except PermissionError as error:
-                self.notes.append(
-                    f"realtime_priority: not permitted ({error.strerror}); raise the rtprio limit"
-                )
+        self.notes = ask(self._realtime, threading.get_native_id())
 
     def cycle(self, deadline: int, skipped: int = 0) -> None:
         """One command period; `skipped` were left out before it."""

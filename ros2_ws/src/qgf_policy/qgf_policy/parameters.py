@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from qgf_core.errors import ConfigError
+
 
 @dataclasses.dataclass(frozen=True)
 class ParameterSpec:
@@ -127,7 +129,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "realtime_priority",
-        0,
+        50,
         "SCHED_FIFO priority of the control loop's thread, 1 .. 98; 0: ordinary scheduling. "
         "Needs the rtprio limit; without it the node says so and runs on.",
         0,
@@ -139,9 +141,28 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
 )
 
 
+def coerce(spec: ParameterSpec, value: Any) -> Any:
+    """A value as the parameter's type; an integer will do for a number. :raises ConfigError: it will not do."""
+    kind = type(spec.default)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(
+            "policy_node", spec.name, f"{value!r} is no {kind.__name__}", "give a value of that type"
+        )
+    low, high = spec.minimum, spec.maximum
+    if low is not None and high is not None and not low <= float(value) <= high:
+        problem = f"{value} lies outside {low:g} .. {high:g}"
+        raise ConfigError("policy_node", spec.name, problem, "give a value in that range")
+    if spec.choices and value not in spec.choices:
+        known = ", ".join(choice or "'' (empty)" for choice in spec.choices)
+        raise ConfigError("policy_node", spec.name, f"'{value}' is not known", f"choose one of: {known}")
+    return value
+
+
 def from_values(values: Mapping[str, Any]) -> PolicyParameters:
-    """The parameters from a mapping name -> value; all must be there."""
-    return PolicyParameters(**{spec.name: values[spec.name] for spec in PARAMETERS})
+    """The parameters from a mapping name -> value; all must be there. :raises ConfigError: a value will not do."""
+    return PolicyParameters(**{spec.name: coerce(spec, values[spec.name]) for spec in PARAMETERS})
 
 
 def defaults() -> PolicyParameters:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
+import torch
 
 from qgf_core.bundle import Bundle, load_bundle
 from qgf_core.errors import BundleError, ConfigError
@@ -120,7 +121,8 @@ def _check_times(runner: PolicyRunner, robot: RobotSpec) -> None:
 
 
 def warm_up(bundle: Bundle) -> None:
-    """Run the policy until it is as quick as it will be. :raises BundleError: it fails."""
+    """Run the policy, in the thread that will run it, until it is quick. :raises BundleError: it fails."""
+    torch.set_num_threads(1)  # counts for the calling thread only; a pool would stall the loop for milliseconds
     observation = np.zeros(bundle.observation_size, dtype=np.float32)
     try:
         for _ in range(WARM_UP):

@@ -125,6 +125,15 @@ class PolicyRunner:
         """Whether an emergency stop is latched."""
         return self._estopped
 
+    def judge_activation(self, state: JointState, now: int) -> StateError | None:
+        """Why `activate` would refuse, or None."""
+        if self._estopped:
+            text = f"an emergency stop is latched ({self._estop_reason}); call ~/reset_estop first"
+            return StateError("estop", text)
+        if self._commanding:
+            return StateError("busy", "the arm is still being brought to rest; wait for mode INACTIVE")
+        return self._judge_state(state, now) or self._judge_start(state)
+
     def activate(self, state: JointState, now: int) -> None:
         """Begin to command, from where the arm is.
 
@@ -132,15 +141,7 @@ class PolicyRunner:
         :raises StateError: why not: emergency stop, still halting, or a state that is not fresh, complete, finite and
             within the position and velocity limits.
         """
-        if self._estopped:
-            raise StateError(
-                "estop", f"an emergency stop is latched ({self._estop_reason}); call ~/reset_estop first"
-            )
-        if self._commanding:
-            raise StateError("busy", "the arm is still being brought to rest; wait for mode INACTIVE")
-        fault = self._judge_state(state, now)
-        if fault is None:
-            fault = self._judge_start(state)
+        fault = self.judge_activation(state, now)
         if fault is not None:
             raise fault
         moving = bool(np.any(np.abs(state.velocity) > REST_SPEED))

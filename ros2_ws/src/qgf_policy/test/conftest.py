@@ -4,8 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import fcntl
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,27 +56,47 @@ def panda_manifest(control_rate: float = 100.0, robot: RobotSpec | None = None) 
 class Actor(torch.nn.Module):
     """A small random policy; previous_action and the velocity enter, so that any slip in them shows."""
 
-    def __init__(self, observation_size: int, joints: int, gain: float) -> None:
+    def __init__(self, observation_size: int, joints: int) -> None:
         super().__init__()
         torch.manual_seed(7)
         self.layers = torch.nn.Sequential(
             torch.nn.Linear(observation_size, 32), torch.nn.SiLU(), torch.nn.Linear(32, joints), torch.nn.Tanh()
         )
         with torch.no_grad():
-            self.layers[2].weight.mul_(gain)
+            self.layers[2].weight.mul_(3.0)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         return self.layers(observation)
 
 
+class Reacher(torch.nn.Module):
+    """A policy that really goes to the goal: the Jacobian's pseudo-inverse at home, and in its null space back home."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__()
+        robot, size = manifest.robot, manifest.observation_builder().size
+        jacobian = manifest.kinematics().tool_jacobian(robot.home)
+        inverse = np.linalg.pinv(jacobian)
+        weight = np.zeros((len(robot.joints), size))
+        weight[:, :7] = -0.5 * (np.eye(7) - inverse @ jacobian)
+        weight[:, -3:] = -2.0 * inverse / 5.0  # 5 is the scale of the term tool_position_error
+        self.linear = torch.nn.Linear(size, len(robot.joints), bias=False)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.from_numpy(weight / robot.policy_velocity[:, None]))
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.linear(observation))
+
+
 def make_bundle(
-    path: Path, control_rate: float = 100.0, robot: RobotSpec | None = None, gain: float = 3.0
+    path: Path, control_rate: float = 100.0, robot: RobotSpec | None = None, reaching: bool = False
 ) -> Path:
     """Export a policy for the Panda."""
     manifest = panda_manifest(control_rate, robot)
     size = manifest.observation_builder().size
     probes = np.random.default_rng(0).normal(size=(8, size))
-    save_bundle(path, Actor(size, len(manifest.robot.joints), gain), manifest, probes)
+    module = Reacher(manifest) if reaching else Actor(size, len(manifest.robot.joints))
+    save_bundle(path, module, manifest, probes)
     return path
 
 
@@ -169,7 +195,57 @@ def make_rig(manifest: Manifest) -> Callable[..., Rig]:
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Exports further bundles: `export(control_rate, robot, gain)`."""
+    """Exports further bundles: `export(control_rate, robot, reaching)`."""
     folder = tmp_path_factory.mktemp("exports")
     count = iter(range(1000))
     return lambda **arguments: make_bundle(folder / f"{next(count)}.pt", **arguments)
+
+
+# -------------------------------------------------------------------------------------- processes, for tests over DDS
+
+
+@pytest.fixture(scope="session")
+def harness() -> ModuleType:
+    """ros_harness.py; loaded only where a test asks for it, because it needs ROS."""
+    specification = importlib.util.spec_from_file_location("ros_harness", Path(__file__).with_name("ros_harness.py"))
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def domain() -> Iterator[int]:
+    """A ROS domain that no other run on this machine uses, by the lock files that ./qgf takes too."""
+    for number in range(101, 0, -1):
+        path = Path(os.environ.get("TMPDIR", tempfile.gettempdir())) / f"qgf-domain-{number}.lock"
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield number
+            return
+    pytest.fail("all ROS domains are taken")
+
+
+@pytest.fixture(scope="module")
+def operator(harness: ModuleType, domain: int) -> Iterator[Any]:
+    """Hears all and asks."""
+    operator = harness.Operator(domain)
+    yield operator
+    operator.close()
+
+
+@pytest.fixture(scope="module")
+def arm(harness: ModuleType, domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """fake_arm.py as a process."""
+    child = harness.Child(harness.ARM, domain, tmp_path_factory.mktemp("arm") / "stderr")
+    yield child
+    child.end()
+
+
+@pytest.fixture(scope="module")
+def reaching_bundle(export: Callable[..., Path]) -> Path:
+    """A policy that reaches, at 100 Hz."""
+    return export(reaching=True)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between ROS messages and the plain values of the runner."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from qgf_msgs.msg import PolicyCommand, PolicyStatus
+from qgf_policy.loop import GoalMessage, LoopReport
+from qgf_policy.runner import Vector
+from qgf_policy.status import Command, Counters, Mode
+from qgf_policy.timing import STAGES
+
+_LEVELS = {
+    Mode.UNCONFIGURED: DiagnosticStatus.OK,
+    Mode.INACTIVE: DiagnosticStatus.OK,
+    Mode.RAMPING: DiagnosticStatus.OK,
+    Mode.ACTIVE: DiagnosticStatus.OK,
+    Mode.HOLDING: DiagnosticStatus.WARN,
+    Mode.HALTING: DiagnosticStatus.WARN,
+    Mode.ESTOPPED: DiagnosticStatus.ERROR,
+}
+LATE10_WARNING = 0.01
+"""Share of late periods from which the diagnostics warn."""
+
+
+def nanoseconds(stamp: Time) -> int:
+    """A stamp [ns]."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def time_message(stamp: int) -> Time:
+    """A stamp given in [ns]."""
+    return Time(sec=stamp // 1_000_000_000, nanosec=stamp % 1_000_000_000)
+
+
+def goal_message(message: PoseStamped, received: int) -> GoalMessage:
+    """The goal in a pose; one without a stamp gets the time at which it was received [ns]."""
+    position = message.pose.position
+    stamp = nanoseconds(message.header.stamp) or received
+    return GoalMessage((position.x, position.y, position.z), message.header.frame_id, stamp)
+
+
+def array_message(values: Vector) -> Float64MultiArray:
+    """A command for the forward_command_controllers."""
+    return Float64MultiArray(data=array.array("d", values.tolist()))
+
+
+def trajectory_message(values: Vector, joint_names: tuple[str, ...], period: int) -> JointTrajectory:
+    """Positions (n,) [rad] as one point to be reached in one command period [ns].
+
+    Without velocities: joint_trajectory_controller refuses a trajectory that does not end at rest.
+    """
+    point = JointTrajectoryPoint(positions=array.array("d", values.tolist()))
+    point.time_from_start.sec, point.time_from_start.nanosec = divmod(period, 1_000_000_000)
+    return JointTrajectory(joint_names=list(joint_names), points=[point])
+
+
+def policy_command(
+    command: Command, interface: str, joint_names: list[str], period: int, now: int
+) -> PolicyCommand:
+    """What was computed and sent in a control period [ns], at `now` [ns] on the node's clock."""
+    message = PolicyCommand(command_interface=interface, joint_names=joint_names, fault=command.reason)
+    message.header.stamp = time_message(now)
+    message.state_stamp, message.goal_stamp = (
+        time_message(command.state_stamp),
+        time_message(command.goal_stamp),
+    )
+    message.sequence, message.period = command.sequence, 1e-9 * period
+    if command.observation is not None:
+        message.observation = array.array("f", command.observation.tolist())
+    if command.raw_action is not None:
+        message.raw_action = array.array("f", command.raw_action.tolist())
+    message.command = array.array("d", command.values.tolist())
+    return message
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeState:
+    """What the messages about the node tell beside the loop's report."""
+
+    bundle: str = ""
+    sha256: str = ""
+    control_rate: float = 0.0
+    robot: str = ""
+    refusal: str = ""
+    """The last refusal of a request; told while no fault is present."""
+    estopped: bool = False
+    """An emergency stop is latched although no loop runs."""
+    estops: int = 0
+    """Emergency stops of loops that have ended."""
+
+
+def mode_and_fault(report: LoopReport | None, node: NodeState) -> tuple[Mode, str]:
+    """The node's mode, and its present fault or last refusal."""
+    if report is None:
+        mode = Mode.ESTOPPED if node.estopped else Mode.UNCONFIGURED
+        return mode, node.refusal or (
+            "an emergency stop is latched; call ~/reset_estop" if node.estopped else ""
+        )
+    return report.status.mode, report.status.fault or report.goal_refusal or node.refusal
+
+
+def policy_status(report: LoopReport | None, node: NodeState, now: int) -> PolicyStatus:
+    """State of the node at `now` [ns] on its clock."""
+    mode, fault = mode_and_fault(report, node)
+    message = PolicyStatus(mode=int(mode), fault=fault, bundle=node.bundle, bundle_sha256=node.sha256)
+    message.header.stamp = time_message(now)
+    message.control_rate = node.control_rate
+    message.stage_names = list(STAGES)
+    message.estops = node.estops
+    if report is not None:
+        for field in dataclasses.fields(Counters):
+            setattr(message, field.name, getattr(report.status.counters, field.name))
+        message.estops += node.estops
+        message.cycles, message.state_age = report.status.cycles, report.status.state_age
+        timing = report.timing
+        message.stage_mean, message.stage_max = (
+            array.array("d", timing.stage_mean),
+            array.array("d", timing.stage_max),
+        )
+        message.period_jitter_rms, message.period_jitter_p99 = timing.jitter_rms, timing.jitter_p99
+        message.period_jitter_max, message.late10 = timing.jitter_max, timing.late10
+    return message
+
+
+def diagnostics(report: LoopReport | None, node: NodeState, name: str, now: int) -> DiagnosticArray:
+    """The same for /diagnostics; `name` is the node's."""
+    mode, fault = mode_and_fault(report, node)
+    level, text = _LEVELS[mode], f"{mode.name}: {fault}" if fault else mode.name
+    values: dict[str, Any] = {"bundle": node.bundle, "control_rate [Hz]": f"{node.control_rate:g}"}
+    if report is not None:
+        late10 = report.timing.late10
+        if late10 > LATE10_WARNING:
+            level = max(level, DiagnosticStatus.WARN)
+            text += f"; {100 * late10:.1f} % of the periods are late by more than 10 %"
+        values |= {
+            "cycles": report.status.cycles,
+            "late10": f"{late10:.4f}",
+            "period_jitter_max [s]": f"{report.timing.jitter_max:.6f}",
+            "state_age [s]": f"{report.status.state_age:.4f}",
+        }
+        values |= dataclasses.asdict(report.status.counters)
+        values["out_of_order_states"] = report.out_of_order
+        for stage, mean, largest in zip(STAGES, report.timing.stage_mean, report.timing.stage_max, strict=True):
+            values[f"{stage} mean, max [s]"] = f"{mean:.6f}, {largest:.6f}"
+    elif fault:
+        level = max(level, DiagnosticStatus.WARN)
+    status = DiagnosticStatus(
+        level=level,
+        name=f"{name}: policy",
+        message=text,
+        hardware_id=node.robot,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = time_message(now)
+    return message

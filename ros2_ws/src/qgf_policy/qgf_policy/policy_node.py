@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""policy_node: the lifecycle node that runs a policy bundle on an arm. Wiring only; the rules stand in runner.py.
+
+configure loads, checks and warms up the bundle; activate demands a fresh, complete state and begins to command;
+deactivate brings the arm to rest within its limits and returns when it is: the velocity interface then repeats 0 for
+0.1 s and falls silent, a position interface leaves its last command standing. An emergency stop latches until
+~/reset_estop, which also deactivates the node, and a new activate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+
+from qgf_core.errors import ConfigError, QgfError, StateError
+from qgf_msgs.msg import PolicyStatus
+from qgf_msgs.srv import LoadPolicy
+from qgf_policy.conversions import NodeState, diagnostics, policy_status
+from qgf_policy.loop import LoopReport
+from qgf_policy.parameters import PARAMETERS, ParameterSpec, PolicyParameters, coerce, from_values
+from qgf_policy.preflight import Preflight, inside, prepare, warm_up
+from qgf_policy.ros_port import EstopPort
+from qgf_policy.session import Session
+from qgf_policy.status import Event, Mode
+
+AUTOSTART_NOTE = 5.0
+"""Autostart says at most this often what it waits for [s]."""
+
+
+def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
+    """The ROS description of a parameter. Numbers take integers too, hence the dynamic type; `coerce` checks."""
+    number = isinstance(spec.default, float)
+    message = ParameterDescriptor(
+        name=spec.name, description=spec.description, read_only=spec.read_only, dynamic_typing=number
+    )
+    if spec.choices:
+        message.additional_constraints = "one of: " + ", ".join(choice or "''" for choice in spec.choices)
+    if spec.minimum is not None and spec.maximum is not None:
+        if number:
+            message.floating_point_range = [FloatingPointRange(from_value=spec.minimum, to_value=spec.maximum)]
+        else:
+            message.integer_range = [
+                IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum), step=1)
+            ]
+    return message
+
+
+class PolicyNode(LifecycleNode):
+    """Runs a policy bundle at a fixed rate. :raises ConfigError: a parameter that will not do."""
+
+    def __init__(self) -> None:
+        super().__init__("policy_node")
+        self.exit_code: int | None = None
+        """Set where the node cannot go on; the process then ends with it."""
+        self._session: Session | None = None
+        self._report: LoopReport | None = None
+        self._state = NodeState()
+        for spec in PARAMETERS:
+            try:
+                self.declare_parameter(spec.name, spec.default, descriptor(spec))
+            except ParameterException as error:
+                raise ConfigError("policy_node", spec.name, str(error), "give a value of its type") from error
+        self._autostart = self._read_parameters().autostart
+        self._autostart_noted = 0.0
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._estop_port = EstopPort(self)
+        self._status = self.create_publisher(PolicyStatus, "~/status", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(Trigger, "~/estop", self._on_estop)
+        self.create_service(Trigger, "~/reset_estop", self._on_reset_estop)
+        self.create_service(LoadPolicy, "~/load_policy", self._on_load_policy)
+        # Not on the node's clock, which may step, or stand still for want of a /clock.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(0.1, self._tick, clock=steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+
+    # ------------------------------------------------------------------------------------ parameters, refusals
+
+    def _read_parameters(self) -> PolicyParameters:
+        return from_values({spec.name: self.get_parameter(spec.name).value for spec in PARAMETERS})
+
+    def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        specs = {spec.name: spec for spec in PARAMETERS}
+        for change in changes:
+            try:
+                value = coerce(specs[change.name], change.value) if change.name in specs else None
+            except ConfigError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            if change.name == "speed_scale" and self._session is not None:
+                self._session.runner.speed_scale = value
+        return SetParametersResult(successful=True)
+
+    def _refuse(self, what: str, error: Exception) -> TransitionCallbackReturn:
+        text = str(error) or "the control loop does not answer"
+        self._state = dataclasses.replace(self._state, refusal=f"{what} refused: {text}")
+        self.get_logger().error(self._state.refusal)
+        return TransitionCallbackReturn.FAILURE
+
+    def _accept(self) -> TransitionCallbackReturn:
+        self._state = dataclasses.replace(self._state, refusal="")
+        return TransitionCallbackReturn.SUCCESS
+
+    # ---------------------------------------------------------------------------------------------- lifecycle
+
+    def _label(self) -> str:
+        return str(self._state_machine.current_state[1])
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, check and warm up; nothing is commanded."""
+        try:
+            if self.get_parameter("use_sim_time").value:
+                problem = "the control loop keeps the machine's time, not /clock"
+                raise ConfigError("policy_node", "use_sim_time", problem, "set it to false")
+            self._begin(prepare(self._read_parameters()))
+        except QgfError as error:
+            return self._refuse("configure", error)
+        except Exception:
+            self.get_logger().error(traceback.format_exc())  # rclpy would swallow it without a word
+            raise
+        return self._accept()
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to command, from where the arm is."""
+        assert self._session is not None
+        try:
+            self._session.activate()
+        except (StateError, FutureTimeout) as error:
+            return self._refuse("activate", error)
+        return self._accept()
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Bring the arm to rest; returns when it is."""
+        if self._session is not None and not self._session.halt(meanwhile=self._read_reports):
+            self.get_logger().error("the arm did not come to rest in time; the emergency stop is latched")
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget the policy."""
+        self.end()
+        return self._accept()
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Halt and end."""
+        self.end()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Halt, latch and forget the policy: a person has to look first."""
+        self.end()
+        self._state = dataclasses.replace(self._state, estopped=True)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _begin(self, flight: Preflight) -> None:
+        self._session = Session(self, flight, self._read_parameters(), self._estop_port, self._state.estopped)
+        self._state = dataclasses.replace(
+            self._state,
+            bundle=str(flight.path),
+            sha256=flight.bundle.sha256,
+            control_rate=flight.bundle.manifest.control_rate,
+            robot=flight.robot.name,
+        )
+        for note in self._session.loop.notes:
+            self.get_logger().warning(note)
+        self.get_logger().info(self._session.summary)
+
+    def end(self) -> None:
+        """Halt, end the loop and take its topics down."""
+        if self._session is None:
+            return
+        session, self._session = self._session, None
+        self._take_in(session.end())
+        self._report = None
+        estops = self._state.estops + session.runner.counters.estops
+        self._state = NodeState(refusal=self._state.refusal, estopped=session.runner.estopped, estops=estops)
+
+    def destroy_node(self) -> None:
+        """Also let go of the state machine, which else keeps the node in the graph until its lease runs out."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
+    # ---------------------------------------------------------------------------------------------- services
+
+    def _latch(self, reason: str) -> None:
+        if self._session is not None:
+            self._session.loop.request_estop(reason)
+        elif not self._state.estopped:
+            self._state = dataclasses.replace(self._state, estopped=True, estops=self._state.estops + 1)
+            self.get_logger().error(f"emergency stop: {reason}")
+
+    def _on_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._latch("requested by ~/estop")
+        response.success = True
+        response.message = "the arm is being brought to rest; call ~/reset_estop, then activate"
+        return response
+
+    def _on_reset_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            if self._session is not None:
+                self._session.reset_estop()
+            elif not self._state.estopped:
+                raise StateError("estop", "no emergency stop is latched")
+        except (StateError, FutureTimeout) as error:
+            self._refuse("reset_estop", error)
+            response.success, response.message = False, str(error)
+            return response
+        self._state = dataclasses.replace(self._state, estopped=False, refusal="")
+        if self._label() == "active":
+            self.trigger_deactivate()
+        response.success, response.message = True, "reset; activate to go on"
+        return response
+
+    def _on_load_policy(
+        self, request: LoadPolicy.Request, response: LoadPolicy.Response
+    ) -> LoadPolicy.Response:
+        try:
+            if self._session is None or self._label() != "inactive":
+                remedy = "a policy can be changed only while the node is inactive"
+                raise ConfigError("policy_node", "load_policy", f"the node is {self._label()}", remedy)
+            parameters = self._read_parameters()
+            path = inside(Path(parameters.bundle_folder or self._session.flight.path.parent), request.bundle)
+            flight = prepare(dataclasses.replace(parameters, bundle=str(path)))
+            warm_up(flight.bundle)  # whatever fails shall fail before the present policy is gone
+            self.end()
+            self._begin(flight)
+        except QgfError as error:
+            self._refuse("load_policy", error)
+            response.success, response.message = False, str(error)
+            return response
+        self._accept()
+        self.set_parameters([Parameter("bundle", value=str(path))])
+        response.success, response.message, response.sha256 = True, f"loaded {path}", flight.bundle.sha256
+        return response
+
+    # ---------------------------------------------------------------------------------------------- timers
+
+    def _tick(self) -> None:
+        if self._session is None:
+            if self._estop_port.take():
+                self._latch("requested on ~/estop_request")
+            self._publish_status()
+        else:
+            self._read_reports()
+            if not self._session.loop.alive:
+                self.get_logger().fatal(
+                    "the control loop died of the error above, after bringing the arm to rest"
+                )
+                self.exit_code = 1
+        if self._autostart and self.exit_code is None:
+            self._try_autostart()
+
+    def _read_reports(self) -> None:
+        if self._session is not None:
+            self._take_in(self._session.loop.reports())
+
+    def _take_in(self, reports: list[LoopReport]) -> None:
+        for report in reports:
+            self._report = report
+            for event in report.events[-5:]:
+                self._log(event)
+            self._publish_status()
+
+    def _log(self, event: Event) -> None:
+        text = f"{event.mode.name}: {event.text}" if event.text else event.mode.name
+        if event.mode == Mode.ESTOPPED:
+            self.get_logger().error(text)
+        elif event.kind:
+            self.get_logger().warning(text)
+        else:
+            self.get_logger().info(text)
+
+    def _publish_status(self) -> None:
+        self._status.publish(policy_status(self._report, self._state, self.get_clock().now().nanoseconds))
+
+    def _publish_diagnostics(self) -> None:
+        now = self.get_clock().now().nanoseconds
+        self._diagnostics.publish(diagnostics(self._report, self._state, self.get_name(), now))
+
+    def _try_autostart(self) -> None:
+        """Configure once; then activate as soon as that would not be refused."""
+        if self._session is None:
+            if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+                print(f"qgf: error: {self._state.refusal.partition(': ')[2]}", file=sys.stderr)
+                self.exit_code = 2
+            return
+        if self._label() != "inactive":  # somebody else has taken over
+            self._autostart = False
+            return
+        refusal = self._session.judge_activation()
+        if refusal is None:
+            self._autostart = self.trigger_activate() != TransitionCallbackReturn.SUCCESS
+            return
+        self._state = dataclasses.replace(self._state, refusal=f"waiting to activate: {refusal}")
+        if time.monotonic() - self._autostart_noted > AUTOSTART_NOTE:
+            self._autostart_noted = time.monotonic()
+            self.get_logger().warning(self._state.refusal)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until a signal; returns the exit code: 0, 1 for a bug, 2 for a mistake of the user."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node = executor = None
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node = PolicyNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while not stop.is_set() and node.exit_code is None:
+            executor.spin_once(timeout_sec=0.1)
+    except (QgfError, rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError) as error:
+        print(f"qgf: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ExternalShutdownException:
+        pass
+    finally:
+        if node is not None:
+            node.end()
+        if executor is not None:
+            executor.shutdown()
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return (node.exit_code or 0) if node is not None else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

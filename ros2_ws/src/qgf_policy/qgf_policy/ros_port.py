@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control loop's port to ROS: takes messages itself and publishes, without an executor in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import JointState as JointStateMessage
+from std_msgs.msg import Bool, Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from qgf_core.robot import RobotSpec
+from qgf_msgs.msg import PolicyCommand
+from qgf_policy.conversions import (
+    array_message,
+    goal_message,
+    nanoseconds,
+    policy_command,
+    trajectory_message,
+)
+from qgf_policy.joint_state import JointState, JointStateMerger
+from qgf_policy.loop import GoalMessage
+from qgf_policy.runner import PolicyRunner, Vector
+from qgf_policy.status import Command
+
+STATE_DEPTH = 50
+"""Joint states kept between two periods: several publishers share the topic, and one of depth 1 would hide another."""
+
+
+class TakenByLoop(CallbackGroup):
+    """A callback group that the executor passes over: what is in it is taken by the control loop."""
+
+    def can_execute(self, entity: Any) -> bool:
+        """Never by the executor."""
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Never by the executor."""
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        """Never reached."""
+
+
+def _unused(_: Any) -> None:
+    """Callback of a subscription whose messages are taken."""
+
+
+def take(subscription: Any) -> Any:
+    """The next message of a subscription, or None."""
+    taken = subscription.handle.take_message(subscription.msg_type, False)
+    return None if taken is None else taken[0]
+
+
+class EstopPort:
+    """Requests on ~/estop_request; exists as long as the node, so that none is lost.
+
+    :param node: the node; not to be used by two threads at once.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._group = TakenByLoop()
+        self._subscription = node.create_subscription(
+            Bool, "~/estop_request", _unused, 10, callback_group=self._group
+        )
+
+    def take(self) -> bool:
+        """Whether a request has arrived since the last call."""
+        requested = False
+        while (message := take(self._subscription)) is not None:
+            requested = requested or message.data
+        return requested
+
+
+class RosPort:
+    """Subscriptions and publishers of the control loop.
+
+    :param node: owns them; its executor passes over the subscriptions.
+    :param robot: names of the topics.
+    :param runner: whose joints, interface and periods are meant.
+    :param estop: shared with the node.
+    :param age_from_stamp: whether a joint state's age counts from its stamp, else from its arrival.
+    """
+
+    def __init__(
+        self, node: Node, robot: RobotSpec, runner: PolicyRunner, estop: EstopPort, age_from_stamp: bool
+    ) -> None:
+        self._node, self._clock, self._estop = node, node.get_clock(), estop
+        self._interface = runner.settings.command_interface
+        self._names, self._name_list = robot.joint_names, list(robot.joint_names)
+        self._command_period, self._control_period = runner.command_period, runner.control_period
+        self._age_from_stamp = age_from_stamp
+        self._merger = JointStateMerger(runner.manifest.robot, runner.state_limit)
+        overridable = QoSOverridingOptions.with_default_policies
+        sensor = QoSProfile(
+            depth=STATE_DEPTH,
+            reliability=qos_profile_sensor_data.reliability,
+            durability=qos_profile_sensor_data.durability,
+        )
+        self._group = TakenByLoop()
+        self._states = node.create_subscription(
+            JointStateMessage,
+            robot.topics.joint_states,
+            _unused,
+            sensor,
+            callback_group=self._group,
+            qos_overriding_options=overridable(),
+        )
+        self._goals = node.create_subscription(
+            PoseStamped, "~/goal", _unused, 10, callback_group=self._group, qos_overriding_options=overridable()
+        )
+        kind = JointTrajectory if self._interface == "joint_trajectory" else Float64MultiArray
+        self._commands = node.create_publisher(
+            kind, getattr(robot.topics, self._interface), 1, qos_overriding_options=overridable()
+        )
+        self._reports = node.create_publisher(
+            PolicyCommand, "~/command", 100, qos_overriding_options=overridable()
+        )
+
+    def destroy(self) -> None:
+        """Take subscriptions and publishers down; the loop must have ended."""
+        for subscription in (self._states, self._goals):
+            self._node.destroy_subscription(subscription)
+        for publisher in (self._commands, self._reports):
+            self._node.destroy_publisher(publisher)
+
+    @property
+    def out_of_order(self) -> int:
+        """Joint states ignored because their stamp was not newer than what was known."""
+        return self._merger.out_of_order
+
+    def take(self, now: int) -> JointState:
+        """Everything that has arrived, merged."""
+        ros_now = 0
+        for _ in range(2 * STATE_DEPTH):  # a publisher gone wild must not keep the loop here
+            message = take(self._states)
+            if message is None:
+                break
+            stamp = nanoseconds(message.header.stamp)
+            age = 0
+            if stamp and self._age_from_stamp:
+                ros_now = ros_now or self._clock.now().nanoseconds
+                age = ros_now - stamp
+            self._merger.add(
+                message.name, message.position, message.velocity, stamp, now, age, len(message.effort)
+            )
+        return self._merger.snapshot()
+
+    def take_goal(self) -> GoalMessage | None:
+        """The newest goal that has arrived, if any."""
+        newest = None
+        while (message := take(self._goals)) is not None:
+            newest = message
+        return None if newest is None else goal_message(newest, self._clock.now().nanoseconds)
+
+    def take_estop(self) -> bool:
+        """Whether a request for an emergency stop has arrived."""
+        return self._estop.take()
+
+    def send(self, values: Vector) -> None:
+        """Send a command to the arm."""
+        if self._interface == "joint_trajectory":
+            self._commands.publish(trajectory_message(values, self._names, self._command_period))
+        else:
+            self._commands.publish(array_message(values))
+
+    def report(self, command: Command) -> None:
+        """Tell what was computed and sent in a control period."""
+        now = self._clock.now().nanoseconds
+        self._reports.publish(
+            policy_command(command, self._interface, self._name_list, self._control_period, now)
+        )

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One configured policy in a node: its port, its loop and its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rclpy.node import Node
+
+from qgf_core.clocks import SteadyClock
+from qgf_core.errors import StateError
+from qgf_policy.loop import ControlLoop, LoopReport
+from qgf_policy.parameters import PolicyParameters
+from qgf_policy.preflight import Preflight, warm_up
+from qgf_policy.realtime import Companions
+from qgf_policy.ros_port import EstopPort, RosPort
+from qgf_policy.settings import RealtimeSettings
+
+HALT_MARGIN = 1.0
+"""Allowed beyond the robot's stop_time until a halt has come to rest and was repeated [s]."""
+STATE_WAIT = 2.0
+"""An activation right after configure waits this long for the arm's topics to be discovered [s]."""
+ANSWER_TIME = 2.0
+"""The loop answers requests within this time [s], or something is badly wrong."""
+
+
+class Session:
+    """From configure to cleanup: the loop runs, and commands while activated.
+
+    :param node: owner of the topics.
+    :param flight: what passed the checks.
+    :param parameters: of the node.
+    :param estop: requests of the topic.
+    :param estopped: an emergency stop was latched before.
+    :raises QgfError: the warm-up fails.
+    """
+
+    def __init__(
+        self, node: Node, flight: Preflight, parameters: PolicyParameters, estop: EstopPort, estopped: bool
+    ) -> None:
+        self.flight, self.runner = flight, flight.runner
+        if estopped:
+            self.runner.estop("latched before configure")
+            self.runner.counters.estops = 0  # counted when it was latched
+        self._port = RosPort(node, flight.robot, self.runner, estop, parameters.state_age_from == "stamp")
+        realtime = RealtimeSettings(parameters.realtime_priority, parameters.lock_memory)
+        self.loop = ControlLoop(
+            self.runner,
+            self._port,
+            SteadyClock(),
+            realtime,
+            prepare=lambda: warm_up(flight.bundle),
+            publish=not parameters.dry_run,
+        )
+        try:
+            self.loop.start()
+        except BaseException:
+            self._port.destroy()
+            raise
+        self._companions = Companions(realtime, self.loop.thread_id)
+        rate, commands = flight.bundle.manifest.control_rate, 1e9 / self.runner.command_period
+        self.summary = (
+            f"loaded {flight.path} for {flight.robot.name}: {rate:g} Hz inference, {commands:g} Hz "
+            f"{flight.settings.command_interface} commands"
+        )
+        if parameters.dry_run:
+            self.summary += ", dry run: nothing is sent to the arm"
+
+    def activate(self) -> None:
+        """Begin to command; waits a little for joint states. :raises StateError: refused."""
+        deadline = time.monotonic() + STATE_WAIT
+        while True:
+            refusal = self.judge_activation()
+            waiting = refusal is not None and refusal.kind in ("incomplete_state", "stale_state")
+            if not waiting or time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        self.loop.activate(ANSWER_TIME)
+
+    def judge_activation(self) -> StateError | None:
+        """Why `activate` would be refused now, or None."""
+        return self.loop.call(self.runner.judge_activation).result(ANSWER_TIME)
+
+    def reset_estop(self) -> None:
+        """Unlatch. :raises StateError: refused."""
+        self.loop.call(lambda state, now: self.runner.reset_estop()).result(ANSWER_TIME)
+
+    def halt(self, meanwhile: Callable[[], None]) -> bool:
+        """Bring the arm to rest, calling `meanwhile` every 10 ms. Returns whether it is at rest."""
+        self.loop.call(lambda state, now: self.runner.deactivate()).result(ANSWER_TIME)
+        deadline = time.monotonic() + self.flight.robot.stop_time + HALT_MARGIN
+        while self.runner.commanding and self.loop.alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+            meanwhile()
+        return not self.runner.commanding
+
+    def end(self) -> list[LoopReport]:
+        """Halt and take everything down. Returns the last reports."""
+        self.loop.stop(self.flight.robot.stop_time + HALT_MARGIN)
+        reports = self.loop.reports()
+        self._companions.end()
+        self._port.destroy()
+        return reports

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How policy_node starts, ends and refuses, as a process over DDS."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from qgf_msgs.msg import PolicyStatus
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def start(harness, domain, tmp_path):
+    """Starts policy_node with parameters; ends it in any case."""
+    children = []
+
+    def begin(**parameters):
+        children.append(harness.policy_node(domain, tmp_path / f"node-{len(children)}", **parameters))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_halts_the_arm_and_ends_the_node_with_0(start, operator, arm, reaching_bundle, number):
+    node = start(bundle=reaching_bundle, autostart="true")
+    operator.reach(PolicyStatus.HOLDING, timeout=60.0)
+    operator.forget()
+    operator.until_moving()
+    node.popen.send_signal(number)
+    begun = time.monotonic()
+    assert node.popen.wait(5.0) == 0
+    assert time.monotonic() - begun < 2.0
+    operator.listen(0.3)
+    assert not np.any(operator.sent[-1]), "the last command is a standstill"
+    operator.check_limits()
+    assert "Traceback" not in node.text() and "error" not in node.text().lower()
+
+
+@pytest.mark.parametrize("delay", [0.5, 1.5])
+def test_a_signal_while_starting_ends_without_a_traceback(start, reaching_bundle, delay):
+    node = start(bundle=reaching_bundle, autostart="true")
+    time.sleep(delay)
+    node.popen.send_signal(signal.SIGINT)
+    # Before Python is up to the handlers, the system's or Python's own ending of a signal is what there is.
+    assert node.popen.wait(10.0) in (0, -signal.SIGINT)
+    assert "Traceback" not in node.text()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"bundle": "/nowhere/bundle.pt"}, "/nowhere/bundle.pt: cannot be read"),
+        ({"bundle": "GOOD", "robot": "iiwa"}, "the robot 'iiwa' has"),
+        ({"bundle": "GOOD", "control_rate": "50"}, "50 Hz is not the 100 Hz"),
+        ({"bundle": "GOOD", "use_sim_time": "true"}, "set it to false"),
+        ({"bundle": "GOOD", "speed_scale": "7.0"}, "speed_scale"),
+        ({"bundle": "GOOD", "autostart": "maybe"}, "autostart"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(start, reaching_bundle, parameters, words):
+    given = {"autostart": "true"} | {k: reaching_bundle if v == "GOOD" else v for k, v in parameters.items()}
+    node = start(**given)
+    assert node.popen.wait(60.0) == 2
+    lines = [line for line in node.text().splitlines() if line.startswith("qgf: error:")]
+    assert len(lines) == 1 and words in lines[0], node.text()
+    assert "Traceback" not in node.text()
+
+
+def test_a_refusal_without_autostart_is_told_and_the_position_interface_holds(start, operator, arm, reaching_bundle):
+    node = start(bundle="/nowhere/bundle.pt", command_interface="position", command_rate=200)
+    assert operator.reach(PolicyStatus.UNCONFIGURED, timeout=60.0).fault == ""
+    assert not operator.transition(Transition.TRANSITION_CONFIGURE)
+    status = operator.reach(PolicyStatus.UNCONFIGURED)
+    assert status.fault.startswith("configure refused: /nowhere/bundle.pt: cannot be read")
+    assert operator.put("bundle", str(reaching_bundle)).successful
+    assert operator.transition(Transition.TRANSITION_CONFIGURE)
+    assert len(operator.reach(PolicyStatus.INACTIVE).bundle_sha256) == 64
+    operator.forget()
+    assert operator.transition(Transition.TRANSITION_ACTIVATE)
+    operator.until(lambda: len(operator.positions) > 200 and operator.joint_states, "position commands")
+    # Without a goal the position at activation is held; the arm does not follow positions and stands there still.
+    assert np.ptp(np.array(operator.positions), axis=0).max() < 1e-9
+    np.testing.assert_allclose(operator.positions[-1], operator.measured(), atol=1e-6)
+    assert operator.commands[-1].command_interface == "position" and operator.sent == []
+    assert len(operator.positions) == pytest.approx(2 * len(operator.commands), abs=20)
+    assert operator.transition(Transition.TRANSITION_DEACTIVATE)
+    assert operator.transition(Transition.TRANSITION_CLEANUP)
+    assert operator.reach(PolicyStatus.UNCONFIGURED).bundle == ""
+    # An emergency stop counts also while nothing is loaded.
+    assert operator.call(Trigger, "estop").success
+    assert operator.transition(Transition.TRANSITION_CONFIGURE)
+    assert operator.reach(PolicyStatus.ESTOPPED).estops == 1
+    assert not operator.transition(Transition.TRANSITION_ACTIVATE)
+    assert operator.call(Trigger, "reset_estop").success
+    assert operator.transition(Transition.TRANSITION_ACTIVATE)
+    node.popen.send_signal(signal.SIGINT)
+    assert node.popen.wait(5.0) == 0
+
+
+def test_a_dry_run_computes_and_sends_nothing(start, operator, arm, reaching_bundle):
+    start(bundle=reaching_bundle, autostart="true", dry_run="true")
+    operator.reach(PolicyStatus.HOLDING, timeout=60.0)
+    operator.forget()
+    operator.send_far_goal()
+    operator.reach(PolicyStatus.ACTIVE)
+    assert len(operator.commands) > 40 and np.any(operator.commands[-1].command) and operator.sent == []
+
+
+def test_an_arm_outside_its_limits_is_not_activated(start, operator, arm, reaching_bundle):
+    operator.until(lambda: operator.arm_fault.get_subscription_count() > 0, "the arm's subscription")
+    operator.arm_fault.publish(String(data="outside"))
+    start(bundle=reaching_bundle, autostart="true")
+    operator.reach(PolicyStatus.INACTIVE, timeout=60.0)
+    operator.until(lambda: "joint 'panda_joint4' stands at" in operator.statuses[-1].fault, "the reason told")
+    operator.forget()
+    operator.listen(1.0)
+    assert operator.sent == [] and operator.commands == []
