@@ -43,6 +43,8 @@ class TrainConfig:
     """A random action is held for this many control periods."""
     exploration_noise: float = 0.3
     """Standard deviation of the Gaussian noise on the action."""
+    continue_share: float = 0.5
+    """Share of the episodes that start where the arm's last success ended, as on an arm that goes from goal to goal."""
     decay_from: float = 0.6
     """Share of the run from which on the learning rate falls linearly to a tenth; 1: never."""
     normalise_observations: bool = False
@@ -60,8 +62,9 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "exploration_noise", "checkpoint_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
-        if not 0.0 <= self.decay_from <= 1.0:
-            raise ValueError(f"decay_from {self.decay_from} must lie in [0, 1]")
+        for name in ("decay_from", "continue_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} {getattr(self, name)} must lie in [0, 1]")
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:

@@ -216,15 +216,16 @@ def train(
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
     step, trained, observation_std, reward_std = 0, 0.0, torch.ones(n_obs), 1.0
+    poses = np.full((len(envs), n_act), np.nan)  # where each arm's last success ended
     path = None if folder is None else folder / "checkpoint.safetensors"
     if resume and path is not None and path.exists():
-        step, trained, observation_std, reward_std = _restore(path, config, agent, buffer, noise, envs)
+        step, trained, observation_std, reward_std, poses = _restore(path, config, agent, buffer, noise, envs)
     recorder = Recorder(config, folder, report, step)
     started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
     stopping = False
     try:
         while step < config.steps and not stopping:
-            observations = np.stack([env.reset()[0] for env in envs])
+            observations = np.stack([_start(env, poses[i], noise, config) for i, env in enumerate(envs)])
             totals, actions = np.zeros(len(envs)), []
             held = np.zeros((len(envs), n_act), np.float32)
             for period in range(task.episode_steps):
@@ -261,6 +262,8 @@ def train(
                     break
             for index, env in enumerate(envs):
                 recorder.episode(float(totals[index]), bool(env.succeeded), np.stack(actions)[:, index])
+                if env.succeeded:
+                    poses[index] = env.joint_position
             _check_finite(agent, step)
             stopping = should_stop()
             due = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
@@ -273,7 +276,7 @@ def train(
                     noise,
                     envs,
                     {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std},
-                    observation_std,
+                    {"observation_std": observation_std, "poses": torch.from_numpy(poses)},
                 )
                 last_checkpoint = step
         recorder.step(
@@ -284,6 +287,14 @@ def train(
         for env in envs[1:]:
             env.close()
     return TrainingResult(agent, envs[0], step, stopping and step < config.steps, time.monotonic() - started)
+
+
+def _start(
+    env: ReachEnv, pose: NDArray[np.float64], noise: np.random.Generator, config: TrainConfig
+) -> NDArray[np.float32]:
+    """Begin an episode, near home or where the last success ended; returns the observation."""
+    goes_on = noise.random() < config.continue_share and np.isfinite(pose).all()
+    return env.reset(options={"start": pose} if goes_on else None)[0]
 
 
 def _check_finite(agent: TD3, step: int) -> None:
@@ -304,11 +315,10 @@ def _save(
     noise: np.random.Generator,
     envs: list[ReachEnv],
     numbers: dict[str, float],
-    observation_std: torch.Tensor,
+    more: dict[str, torch.Tensor],
 ) -> None:
     tensors, values = agent.state()
-    tensors["observation_std"] = observation_std
-    tensors |= {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
+    tensors |= more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
     save_checkpoint(
         path,
         tensors,
@@ -324,7 +334,7 @@ def _save(
 
 def _restore(
     path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator, envs: list[ReachEnv]
-) -> tuple[int, float, torch.Tensor, float]:
+) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
     tensors, values = load_checkpoint(path)
     ours, theirs = describe(config), dict(values["config"])
     for key in ours:
@@ -341,4 +351,5 @@ def _restore(
             env.np_random.bit_generator.state = state
     except (KeyError, ValueError, RuntimeError) as error:
         raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error
-    return int(values["step"]), float(values["trained"]), tensors["observation_std"], float(values["reward_std"])
+    poses = tensors["poses"].numpy().copy()
+    return int(values["step"]), float(values["trained"]), tensors["observation_std"], float(values["reward_std"]), poses
