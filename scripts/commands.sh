@@ -218,17 +218,21 @@ command_bench() {
 command_test() {
     prepare "$@"
     claim_domain
-    local arguments=() argument status=0
+    local arguments=() argument failed=() status=0
     for argument in "${REST[@]}"; do
         if [[ $argument == --slow ]]; then arguments+=(-m slow); else arguments+=("$argument"); fi
     done
     cd "$ROOT" || exit
     say "style: ruff check"
-    "$VENV/bin/python" -m ruff check . >&2 || status=1
+    "$VENV/bin/python" -m ruff check . >&2 || failed+=(style)
     say "types: mypy"
-    "$VENV/bin/python" -m mypy >&2 || status=1
+    "$VENV/bin/python" -m mypy >&2 || failed+=(types)
     say "tests: pytest, ROS_DOMAIN_ID=$ROS_DOMAIN_ID"
     "$VENV/bin/python" -m pytest "${arguments[@]}" || status=$?
+    if ((${#failed[@]} > 0)); then
+        say "failed before the tests, see above: ${failed[*]}"
+        exit 1
+    fi
     exit "$status"
 }
 

@@ -205,7 +205,7 @@ install_python_packages() {
     for name in "${files[@]}"; do arguments+=(--requirement "$ROOT/requirements/$name.txt"); done
     mapfile -d '' options < <(pip_options)
     # One command for all: torch would otherwise bring a setuptools that colcon cannot use.
-    logged "Python packages (torch, pybullet, ROS wheels: 1.6 GB)" 60 \
+    logged "Python packages (torch, pybullet, ROS wheels: 2.3 GB)" 60 \
         "$VENV/bin/python" -m pip install "${options[@]}" "${arguments[@]}" || pip_failed "the Python packages could not be installed"
 }
 
