@@ -18,7 +18,8 @@ from qgf_demo.domain import Domain
 from qgf_demo.interruption import Interrupted
 from qgf_demo.live import LiveRun, find_nodes, stay
 from qgf_demo.metrics import Value, assemble, text_table, write_metrics
-from qgf_demo.policies import ROLES, Trained, read_trained, take_bundles, train_both
+from qgf_demo.page import CAPTIONS, REPORT
+from qgf_demo.policies import ROLES, Trained, check_bundles, copy_bundles, read_trained, train_both
 from qgf_demo.processes import Nursery
 from qgf_demo.progress import duration, say
 from qgf_demo.recording import load_recording
@@ -71,6 +72,7 @@ def check(options: Options) -> RobotSpec:
             )
         if options.out is not None and options.out.resolve() == options.bundles.resolve():
             raise ConfigError("--out", "", f"{options.out} is the folder of --bundles", "choose another folder")
+        check_bundles(options.bundles, robot.name)
     return robot
 
 
@@ -102,8 +104,6 @@ def make_folder(options: Options) -> Path:
 
 def clear(out: Path) -> None:
     """Remove what an earlier demo has written beside its trainings, and nothing else."""
-    from qgf_demo.report import CAPTIONS, REPORT
-
     files = [out / name for name in ("metrics.json", REPORT, *(f"{name}.png" for name in CAPTIONS))]
     for role in ROLES:
         files += [
@@ -129,7 +129,7 @@ def _run_in(out: Path, options: Options, robot: RobotSpec, domain: Domain, nurse
     begun = time.monotonic()
     with _timed(times, "training"):
         if options.bundles is not None:
-            take_bundles(options.bundles, robot.name, out)
+            copy_bundles(options.bundles, out)
         else:
             train_both(
                 nursery,
@@ -151,8 +151,7 @@ def _run_in(out: Path, options: Options, robot: RobotSpec, domain: Domain, nurse
             live.run(nursery, name)
             if not (options.keep_running and live is list(runs.values())[-1]):
                 _end(nursery)
-    with _timed(times, "report"):
-        table = _report(out, options, robot, trained, runs, times, begun)
+    table = _report(out, options, robot, trained, runs, times, begun)
     (out / INCOMPLETE).unlink()
     print(table, flush=True)
     print(f"\nreport: {out / 'report.html'}", flush=True)
@@ -200,6 +199,7 @@ def _report(
     from qgf_demo.report import Live, write_report
     from qgf_trainer.evaluation import load_evaluation
 
+    reporting = time.monotonic()
     task, evaluation = load_reach(), load_evaluation()
     live: dict[str, Live] = {}
     figures: dict[str, dict[str, float]] = {}
@@ -223,6 +223,9 @@ def _report(
         plain.figures, stabilised.figures, figures[plain.folder.name], figures[stabilised.folder.name], facts
     )
     write_report(out, metrics, trained, live, task)
-    metrics["time.total_s"] = round(time.monotonic() - begun, 2)
+    metrics |= {
+        f"time.{name}_s": round(time.monotonic() - since, 2)
+        for name, since in (("report", reporting), ("total", begun))
+    }
     write_metrics(out / "metrics.json", metrics)
     return text_table(metrics)

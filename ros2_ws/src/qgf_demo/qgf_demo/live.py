@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qgf_core.errors import QgfError
+from qgf_demo import dds
 from qgf_demo.policies import Trained
 from qgf_demo.processes import ENDED, Child, Nursery
 from qgf_demo.progress import Progress, say
@@ -19,17 +20,6 @@ from qgf_demo.session import Plan
 NODES = (("qgf_sim", "sim_node"), ("qgf_policy", "policy_node"), ("qgf_monitor", "monitor_node"))
 SILENCE = 30.0
 """Without any event from the demo node for so long, beyond its own time-outs, something is wrong [s]."""
-# Settings of the user's own that would let other machines in or keep the nodes from each other.
-_FOREIGN = (
-    "ROS_LOCALHOST_ONLY",
-    "ROS_STATIC_PEERS",
-    "ROS_DISCOVERY_SERVER",
-    "ROS_SUPER_CLIENT",
-    "ROS_NAMESPACE",
-    "FASTRTPS_DEFAULT_PROFILES_FILE",
-    "FASTDDS_DEFAULT_PROFILES_FILE",
-    "RMW_FASTRTPS_USE_QOS_FROM_XML",
-)
 
 
 def find_executable(package: str, name: str) -> Path:
@@ -47,22 +37,6 @@ def find_executable(package: str, name: str) -> Path:
 def find_nodes() -> list[Path]:
     """Executables of all nodes, in the order of NODES. :raises QgfError: one is missing."""
     return [find_executable(package, name) for package, name in NODES]
-
-
-def node_environment(domain: int, log: Path) -> dict[str, str]:
-    """What the nodes find in their environment beside the demo's own.
-
-    UDP in place of shared memory, of which a killed process would leave segments behind; nothing leaves this machine.
-    """
-    for name in _FOREIGN:
-        os.environ.pop(name, None)
-    return {
-        "ROS_DOMAIN_ID": str(domain),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4",
-        "OMP_NUM_THREADS": "1",
-        "ROS_LOG_DIR": str(log.absolute()),
-    }
 
 
 def _arguments(**parameters: object) -> list[str]:
@@ -96,7 +70,7 @@ class LiveRun:
             },
             {"policy": "policy_node"},
         )
-        environment = node_environment(self.domain, self.folder / "ros")
+        environment = dds.environment(self.domain, self.folder)
         return [
             nursery.start(
                 name, [sys.executable, str(path), *_arguments(**values)], self.folder / f"{name}.log", environment
@@ -116,7 +90,7 @@ class LiveRun:
             "demo_node",
             [sys.executable, "-m", "qgf_demo.demo_node", str(path)],
             self.folder / "demo_node.log",
-            node_environment(self.domain, self.folder / "ros"),
+            dds.environment(self.domain, self.folder),
         )
         silence = max(self.plan.start_timeout, self.plan.goal_timeout) + SILENCE
         saved, what = False, f"live run of the {name} policy"

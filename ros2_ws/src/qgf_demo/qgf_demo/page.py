@@ -15,6 +15,41 @@ from qgf_demo.metrics import LIVE_ROWS, ROWS, Bound, Row, Value, bounds_of, cell
 from qgf_demo.policies import Trained
 from qgf_demo.style import CSS
 
+REPORT = "report.html"
+CAPTIONS = {
+    "traces": (
+        "Actions and joint velocities, live",
+        "One goal, in the three joints where the plain policy's action moves most. The action in [-1, 1] is what the "
+        "policy asks for; limiter and drive stand between it and the joint velocity, which is the true one, without "
+        "sensor noise.",
+    ),
+    "spectra": (
+        "Spectra, live",
+        "Welch's power density over all goals, mean over the joints. A reach is over in a second or two and lives "
+        "below a few hertz; what stands in the shaded band, above a fifth of the control rate, is chatter.",
+    ),
+    "distance": (
+        "Distance to the goal, live",
+        "Every goal, the arm going on from where the last one left it. Smoothness counts only for a policy that "
+        "arrives.",
+    ),
+    "training": (
+        "Training",
+        "Means over the last 40 episodes while training, exploration noise included: success comes late, and Sm is "
+        "higher than that of the finished policy.",
+    ),
+    "timing": (
+        "Loop timing, live",
+        "Lengths of the control periods by the stamps of the commands: an ordinary Python process on an ordinary "
+        "kernel.",
+    ),
+    "monitor": (
+        "What the monitor saw",
+        "Means over the joints of what monitor_node published ten times a second while it happened, each over its "
+        "sliding window.",
+    ),
+}
+"""Title and caption of each figure, by the name of its file, in the order of the report."""
 _PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -89,13 +124,11 @@ def headline(metrics: Mapping[str, Value]) -> str:
 def page(
     metrics: Mapping[str, Value],
     trained: Mapping[str, Trained],
-    captions: Mapping[str, tuple[str, str]],
     pictures: Mapping[str, tuple[bytes, bytes]],
 ) -> str:
     """The page.
 
-    :param captions: title and caption of each figure, in order.
-    :param pictures: PNG files of those that there are, light and dark.
+    :param pictures: PNG files of those of CAPTIONS that there are, light and dark.
     """
     return _PAGE.substitute(
         title=escape(headline(metrics)),
@@ -103,7 +136,7 @@ def page(
         form=escape(str(metrics["form"])),
         tiles=_tiles(metrics),
         tables=_table("In simulation", "", ROWS, metrics) + _table("Live, over ROS 2", "live.", LIVE_ROWS, metrics),
-        figures="".join(_figure(*captions[name], *pictures[name]) for name in captions if name in pictures),
+        figures="".join(_figure(*CAPTIONS[name], *pictures[name]) for name in CAPTIONS if name in pictures),
         facts=_facts(metrics, trained),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -89,23 +90,21 @@ def read_trained(folder: Path) -> Trained:
     return trained
 
 
-def take_bundles(source: Path, robot: str, out: Path) -> None:
-    """Copy both policies of an earlier run.
-
-    :raises QgfError: one is missing, damaged or for another robot; nothing is written then.
-    """
+def check_bundles(source: Path, robot: str) -> None:
+    """Whether both policies of an earlier run can be used. :raises QgfError: missing, damaged or for another robot."""
     for role in ROLES:
-        folder = source / role.name
-        if not (folder / "bundle.pt").is_file():
-            raise QgfError(
-                f"--bundles {source}: there is no {role.name}/bundle.pt in it; give the folder of an earlier demo"
-            )
-        made_for = read_trained(folder).manifest.robot.name
+        if not (source / role.name / "bundle.pt").is_file():
+            raise QgfError(f"--bundles {source}: there is no {role.name}/bundle.pt; give the folder of an earlier demo")
+        made_for = read_trained(source / role.name).manifest.robot.name
         if made_for != robot:
             raise QgfError(
                 f"--bundles {source}: {role.name}/bundle.pt is for the robot '{made_for}', not '{robot}'; "
                 f"give --robot {made_for} or another folder"
             )
+
+
+def copy_bundles(source: Path, out: Path) -> None:
+    """Take both policies over. :raises QgfError: they cannot be written."""
     for role in ROLES:
         target = out / role.name
         try:
@@ -153,7 +152,9 @@ def train_both(
         command += ["--steps", str(steps)] if steps is not None else []
         command += ["--overwrite"] if overwrite else []
         # The trainer wants its folder for itself, so the log lies beside it.
-        running.append(nursery.start(role.name, command, out / f"train-{role.name}.log", {"OMP_NUM_THREADS": "1"}))
+        running.append(
+            nursery.start(role.name, command, out / f"train-{role.name}.log", {**os.environ, "OMP_NUM_THREADS": "1"})
+        )
     finished: list[Child] = []
     with Progress({child.name: steps or 1 for child in running}, "step") as progress:
         while running:

@@ -104,6 +104,7 @@ class Nursery:
     ) -> Child:
         """Start a command, the first word of which is a path; JSON lines on its standard output become events.
 
+        :param environment: all of it; by default our own.
         :raises QgfError: the log cannot be written.
         """
         try:
@@ -121,7 +122,7 @@ class Nursery:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                env={**(os.environ if environment is None else environment), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
         child = Child(name, process, log)

@@ -15,6 +15,9 @@ from tqdm import tqdm
 LINE_PERIOD = 10.0
 """A line this often where there is no terminal [s]."""
 _RATE_WINDOW = 30.0
+"""The time to go is judged by the speed of the last so many seconds."""
+_ENOUGH = 0.005
+"""Share of the whole from which a speed means something."""
 
 
 def say(text: str) -> None:
@@ -37,14 +40,17 @@ class _Line:
 
     def update(self, done: int, note: str, now: float) -> None:
         self.done, self.note = done, note
+        if done == 0:
+            self._seen.clear()  # the speed counts from when there is any
         self._seen.append((now, done))
         while len(self._seen) > 2 and now - self._seen[1][0] > _RATE_WINDOW:
             self._seen.popleft()
 
     def eta(self) -> float | None:
-        """Time to go [s], None while unknown."""
+        """Time to go [s], None while nobody can know."""
         (then, before), (now, done) = self._seen[0], self._seen[-1]
-        return (self.total - done) * (now - then) / (done - before) if done > before and now > then else None
+        known = now > then and done - before >= _ENOUGH * self.total
+        return (self.total - done) * (now - then) / (done - before) if known else None
 
 
 class Progress:
@@ -116,8 +122,6 @@ class Progress:
     def close(self) -> None:
         """End the bars; where there is no terminal, say where it ended."""
         for bar in self._bars.values():
-            bar.refresh()
-        for bar in reversed(self._bars.values()):
             bar.close()
         if not self._bars:
             self._print()

@@ -19,46 +19,10 @@ from qgf_core.files import write_atomic
 from qgf_demo import figures
 from qgf_demo.figures import DARK, LIGHT, Live, Theme
 from qgf_demo.metrics import Value
-from qgf_demo.page import page
+from qgf_demo.page import REPORT, page
 from qgf_demo.policies import Trained
 from qgf_demo.progress import Progress
 from qgf_sim.reach import ReachConfig
-
-REPORT = "report.html"
-CAPTIONS = {
-    "traces": (
-        "Actions and joint velocities, live",
-        "One goal, in the three joints where the plain policy's action moves most. The action in [-1, 1] is what the "
-        "policy asks for; limiter and drive stand between it and the joint velocity, which is the true one, without "
-        "sensor noise.",
-    ),
-    "spectra": (
-        "Spectra, live",
-        "Welch's power density over all goals, mean over the joints. A reach is over in a second or two and lives "
-        "below a few hertz; what stands in the shaded band, above a fifth of the control rate, is chatter.",
-    ),
-    "distance": (
-        "Distance to the goal, live",
-        "Every goal, the arm going on from where the last one left it. Smoothness counts only for a policy that "
-        "arrives.",
-    ),
-    "training": (
-        "Training",
-        "Means over the last 40 episodes while training, exploration noise included: success comes late, and Sm is "
-        "higher than that of the finished policy.",
-    ),
-    "timing": (
-        "Loop timing, live",
-        "Lengths of the control periods by the stamps of the commands: an ordinary Python process on an ordinary "
-        "kernel.",
-    ),
-    "monitor": (
-        "What the monitor saw",
-        "Means over the joints of what monitor_node published ten times a second while it happened, each over its "
-        "sliding window.",
-    ),
-}
-"""Title and caption of each figure, by the name of its file, in the order of the report."""
 
 
 def read_curves(path: Path) -> dict[str, NDArray[np.float64]]:
@@ -95,7 +59,7 @@ def write_report(
                 pictures[name] = (light, dark)
                 write_atomic(out / f"{name}.png", light)
             progress.update("report", done, name)
-    write_atomic(out / REPORT, page(metrics, trained, CAPTIONS, pictures).encode())
+    write_atomic(out / REPORT, page(metrics, trained, pictures).encode())
 
 
 def png(theme: Theme, draw: Callable[[Theme], Figure | None]) -> bytes | None:
