@@ -30,7 +30,7 @@ logged() {
     # shellcheck disable=SC2064  # the ids of now
     trap "end_group $child; exit 130" INT TERM HUP
     if [[ -t 2 ]]; then
-        while kill -0 "$BASHPID" "$child" 2>/dev/null; do
+        while kill -0 "$child" 2>/dev/null; do
             printf '\rqgf: %s: %d s of about %d s ' "$what" $((SECONDS - begun)) "$expected" >&2
             sleep 1
         done &
