@@ -159,6 +159,17 @@ def test_reaches_a_velocity_in_time_and_without_overshoot(period, acceleration, 
     assert watch.limiter.at_rest and command.velocity[0] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_the_fade_by_hand():
+    """J h = 1 rad/s^2 a period of 0.1 s: to 0.3 rad/s by 1, 1.5 (fading by 0.5, so that 0.15 + 0.05 remain), 0.5, 0."""
+    spec = robot(2.0, 10.0, 10.0, -9.0, 9.0)
+    watch = Watch(spec, Limiter(spec, 0.1), 0.0)
+    commands = [watch.step(0.3) for _ in range(5)]
+    np.testing.assert_allclose([c.acceleration[0] for c in commands], [1.0, 1.5, 0.5, 0.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose([c.velocity[0] for c in commands], [0.1, 0.25, 0.3, 0.3, 0.3], atol=1e-12)
+    np.testing.assert_allclose([c.position[0] for c in commands], [0.01, 0.035, 0.065, 0.095, 0.125], atol=1e-12)
+    assert [c.limited for c in commands] == [True, True, False, False, False]
+
+
 def test_transparent_where_the_request_is_admissible():
     """At 50 Hz any acceleration of the Panda can fade within one period, so that all it may do passes unchanged."""
     rng = np.random.default_rng(1)
