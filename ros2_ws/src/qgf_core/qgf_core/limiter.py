@@ -86,7 +86,7 @@ class Limiter:
     @property
     def at_rest(self) -> bool:
         """Whether the last command was a standstill."""
-        return bool(np.all(np.abs(self._v) < 1e-6))
+        return bool(np.all(np.abs(self._v) < 1e-9))
 
     def step(self, desired_velocity: Vector, measured_position: Vector | None = None) -> LimitedCommand:
         """The command of this period.

@@ -13,7 +13,7 @@ from qgf_core.errors import QgfError
 from qgf_core.kinematics import Kinematics
 from qgf_core.robot import RobotSpec
 from qgf_demo.recording import Recording
-from qgf_sim.reach import ReachConfig, look, reward_terms
+from qgf_sim.reach import ReachConfig, reward_terms
 from qgf_trainer.evaluation import Episode, EvaluationConfig, judge
 
 LATE = 0.1
@@ -57,11 +57,11 @@ def live_episodes(
                 f"recording: the ground truth does not span the commands of goal {number}; run the demo again"
             )
         position = robot.signs * _interpolate(truth.stamp, truth.position, np.append(begun[:1], after))
-        situations = [look(kinematics, robot, q, goal) for q in position]
+        distance = np.array([np.linalg.norm(kinematics.tool_position(q) - goal) for q in position])
         action = np.nan_to_num(commands.raw_action[indices], nan=0.0)
         reward = sum(
             sum(reward_terms(config, now, before, taken).values())
-            for before, now, taken in zip(situations[:-1], situations[1:], action, strict=True)
+            for before, now, taken in zip(distance[:-1], distance[1:], action, strict=True)
         )
         velocity = robot.signs * _interpolate(truth.stamp, truth.velocity, after)
         episodes.append(
@@ -72,7 +72,7 @@ def live_episodes(
                     action,
                     robot.signs * commands.command[indices],
                     velocity,
-                    np.array([situation.distance for situation in situations[1:]]),
+                    distance[1:],
                     float(reward),
                 ),
                 indices,

@@ -150,10 +150,6 @@ class ControlLoop:
             reports.append(self._reports.get())
         return reports
 
-    def activate(self, timeout: float = 2.0) -> None:
-        """:raises StateError: refused."""
-        self.call(self._activate).result(timeout)
-
     def stop(self, timeout: float) -> bool:
         """Bring the arm to rest, then end the thread. Returns whether all that happened within `timeout` [s]."""
         if not self._thread.is_alive():
@@ -169,7 +165,8 @@ class ControlLoop:
 
     # ------------------------------------------------------------------------------------------ in the loop's thread
 
-    def _activate(self, state: JointState, now: int) -> None:
+    def activate(self, state: JointState, now: int) -> None:
+        """A job for `call`: activate the runner and begin to count anew. :raises StateError: refused."""
         self.runner.activate(state, now)
         self._timing.reset()
 

@@ -131,7 +131,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "realtime_priority",
         50,
         "SCHED_FIFO priority of the control loop's thread, 1 .. 98; 0: ordinary scheduling. "
-        "Needs the rtprio limit; without it the node says so and runs on.",
+        "The process's other threads then get priority 1. Needs the rtprio limit; without it the node says so and runs "
+        "with ordinary scheduling.",
         0,
         98,
     ),

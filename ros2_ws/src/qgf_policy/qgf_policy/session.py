@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TypeVar
 
 from rclpy.node import Node
 
 from qgf_core.clocks import SteadyClock
 from qgf_core.errors import StateError
+from qgf_policy.joint_state import JointState
 from qgf_policy.loop import ControlLoop, LoopReport
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.preflight import Preflight, warm_up
 from qgf_policy.realtime import Companions
 from qgf_policy.ros_port import EstopPort, RosPort
 from qgf_policy.settings import RealtimeSettings
+
+T = TypeVar("T")
 
 HALT_MARGIN = 1.0
 """Allowed beyond the robot's stop_time until a halt has come to rest and was repeated [s]."""
@@ -76,24 +81,34 @@ class Session:
             if not waiting or time.monotonic() > deadline:
                 break
             time.sleep(0.02)
-        self.loop.activate(ANSWER_TIME)
+        self._ask(self.loop.activate)
 
     def judge_activation(self) -> StateError | None:
         """Why `activate` would be refused now, or None."""
-        return self.loop.call(self.runner.judge_activation).result(ANSWER_TIME)
+        return self._ask(self.runner.judge_activation)
 
     def reset_estop(self) -> None:
         """Unlatch. :raises StateError: refused."""
-        self.loop.call(lambda state, now: self.runner.reset_estop()).result(ANSWER_TIME)
+        self._ask(lambda state, now: self.runner.reset_estop())
 
     def halt(self, meanwhile: Callable[[], None]) -> bool:
-        """Bring the arm to rest, calling `meanwhile` every 10 ms. Returns whether it is at rest."""
-        self.loop.call(lambda state, now: self.runner.deactivate()).result(ANSWER_TIME)
+        """Bring the arm to rest, calling `meanwhile` every 10 ms. Returns whether it is at rest. :raises StateError:
+        the loop does not answer."""
+        if not self.loop.alive:
+            return False
+        self._ask(lambda state, now: self.runner.deactivate())
         deadline = time.monotonic() + self.flight.robot.stop_time + HALT_MARGIN
         while self.runner.commanding and self.loop.alive and time.monotonic() < deadline:
             time.sleep(0.01)
             meanwhile()
         return not self.runner.commanding
+
+    def _ask(self, job: Callable[[JointState, int], T]) -> T:
+        """The loop's answer. :raises StateError: refused, or none in time."""
+        try:
+            return self.loop.call(job).result(ANSWER_TIME)
+        except FutureTimeout as error:
+            raise StateError("busy", "the control loop does not answer") from error
 
     def end(self) -> list[LoopReport]:
         """Halt and take everything down. Returns the last reports."""

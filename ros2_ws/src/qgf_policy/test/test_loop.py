@@ -173,7 +173,7 @@ def test_stop_brings_the_arm_to_rest_first_and_gives_the_garbage_collector_back(
     loop, port = threaded
     loop.start()
     assert loop.alive and not gc.isenabled()
-    loop.activate()
+    loop.call(loop.activate).result(2.0)
     wait_for(lambda: len(port.sent) > 20 and np.abs(port.sent[-1][1]).max() > 0.1)
     assert loop.stop(2.0)
     assert not loop.alive and gc.isenabled()
@@ -188,7 +188,7 @@ def test_an_error_nobody_foresaw_stops_the_arm_within_its_limits(threaded, monke
     died = []
     monkeypatch.setattr(threading, "excepthook", lambda arguments: died.append(arguments.exc_value))
     loop.start()
-    loop.activate()
+    loop.call(loop.activate).result(2.0)
     wait_for(lambda: len(port.sent) > 20 and np.abs(port.sent[-1][1]).max() > 0.1)
     port.fault = KeyError("a bug")
     wait_for(lambda: not loop.alive)

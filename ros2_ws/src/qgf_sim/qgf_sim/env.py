@@ -17,7 +17,7 @@ from qgf_core.limiter import Limiter
 from qgf_core.observation import ObservationBuilder
 from qgf_core.robot import RobotSpec, load_robot, read_urdf, strip_meshes
 from qgf_sim.arm import PyBulletArm
-from qgf_sim.reach import ReachConfig, Situation, draw_episode, load_reach, look, reward_terms
+from qgf_sim.reach import ReachConfig, draw_episode, load_reach, reward_terms
 
 
 class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -57,7 +57,7 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.goal = np.zeros(3)
         self._previous_action = np.zeros(n)
         self._measured = (np.zeros(n), np.zeros(n))
-        self._situation = Situation(0.0, 0.0)
+        self._distance = 0.0
         self._steps = 0
 
     def reset(
@@ -75,11 +75,11 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._steps = 0
         observation = self._observe()
         self._limiter.reset(self._measured[0])
-        self._situation = self._look()
+        self._distance = self._true_distance()
         return observation, {
             "goal": self.goal.copy(),
             "start": start,
-            "distance": self._situation.distance,
+            "distance": self._distance,
             "measured": self._measured,
         }
 
@@ -92,12 +92,12 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._arm.step(command.velocity, steps=self.config.substeps)
         self._previous_action = np.asarray(action, dtype=np.float64)
         observation = self._observe()
-        previous, self._situation = self._situation, self._look()
-        terms = reward_terms(self.config, self._situation, previous, action)
+        previous, self._distance = self._distance, self._true_distance()
+        terms = reward_terms(self.config, self._distance, previous, action)
         self._steps += 1
         truncated = self._steps >= self.config.episode_steps
         info = {
-            "distance": self._situation.distance,
+            "distance": self._distance,
             "is_success": self.succeeded,
             "reward_terms": terms,
             "command": command.velocity,
@@ -123,10 +123,10 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     @property
     def succeeded(self) -> bool:
         """Whether the tool is within the goal tolerance now."""
-        return self._situation.distance <= self.config.goal_tolerance
+        return self._distance <= self.config.goal_tolerance
 
-    def _look(self) -> Situation:
-        return look(self._kinematics, self.robot, self._true[0], self.goal)
+    def _true_distance(self) -> float:
+        return float(np.linalg.norm(self._kinematics.tool_position(self._true[0]) - self.goal))
 
     def close(self) -> None:
         """Leave the physics client."""

@@ -10,7 +10,6 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from qgf_core.config import find_config, from_mapping, load_yaml
-from qgf_core.kinematics import Kinematics
 from qgf_core.manifest import Box
 from qgf_core.observation import ObservationTerm
 from qgf_core.robot import RobotSpec
@@ -26,8 +25,6 @@ class ReachReward:
     distance: float = -1.0
     precision: float = 1.0
     effort: float = -0.05
-    posture: float = 0.0
-    posture_progress: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,34 +87,14 @@ def seeded_episode(config: ReachConfig, robot: RobotSpec, seed: int) -> tuple[Ve
     return draw_episode(config, robot, seeding.np_random(seed)[0])
 
 
-@dataclasses.dataclass(frozen=True)
-class Situation:
-    """What the reward sees of one moment."""
-
-    distance: float
-    """Of the tool from the goal [m]."""
-    posture: float
-    """Mean squared distance of the joints from home [rad^2]."""
-
-
-def look(kinematics: Kinematics, robot: RobotSpec, position: Vector, goal: Vector) -> Situation:
-    """The situation at joint positions (n,) [rad] with a goal (3,) [m]."""
-    return Situation(
-        float(np.linalg.norm(kinematics.tool_position(position) - goal)),
-        float(np.mean(np.square(position - robot.home))),
-    )
-
-
 def reward_terms(
-    config: ReachConfig, now: Situation, before: Situation, action: NDArray[np.floating]
+    config: ReachConfig, distance: float, previous_distance: float, action: NDArray[np.floating]
 ) -> dict[str, float]:
-    """The reward's terms by name; the reward is their sum. `action` (n,) in [-1, 1]."""
+    """The reward's terms by name; the reward is their sum. Distances [m], action (n,) in [-1, 1]."""
     weights = config.reward
     return {
-        "progress": weights.progress * (before.distance - now.distance),
-        "distance": weights.distance * now.distance,
-        "precision": weights.precision * float(np.exp(-((now.distance / config.precision_width) ** 2))),
+        "progress": weights.progress * (previous_distance - distance),
+        "distance": weights.distance * distance,
+        "precision": weights.precision * float(np.exp(-((distance / config.precision_width) ** 2))),
         "effort": weights.effort * float(np.mean(np.square(action))),
-        "posture": weights.posture * now.posture,
-        "posture_progress": weights.posture_progress * (before.posture - now.posture),
     }

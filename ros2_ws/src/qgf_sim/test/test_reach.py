@@ -9,40 +9,26 @@ import pytest
 
 from qgf_core.config import find_config, from_mapping, load_yaml
 from qgf_core.errors import ConfigError
-from qgf_core.kinematics import Kinematics
-from qgf_core.robot import load_robot, read_urdf, strip_meshes
-from qgf_sim.reach import ReachReward, Situation, draw_episode, load_reach, look, reward_terms
+from qgf_core.robot import load_robot
+from qgf_sim.reach import draw_episode, load_reach, reward_terms
 
 TASK = load_reach()
 
 
 def test_reward_worked_by_hand():
-    config = dataclasses.replace(TASK, reward=ReachReward(posture=-0.2, posture_progress=5.0))
-    action = np.array([1.0, -0.5, 0, 0, 0, 0, 0])
-    terms = reward_terms(config, Situation(0.04, 0.3), Situation(0.05, 0.25), action)
+    terms = reward_terms(TASK, distance=0.04, previous_distance=0.05, action=np.array([1.0, -0.5, 0, 0, 0, 0, 0]))
     assert terms == pytest.approx({
         "progress": 40.0 * 0.01,          # a centimetre nearer
         "distance": -0.04,
         "precision": math.exp(-1.0),      # one width away
         "effort": -0.05 * 1.25 / 7.0,     # mean of 1 and 0.25 over seven joints
-        "posture": -0.2 * 0.3,
-        "posture_progress": -5.0 * 0.05,  # further from home
     }, abs=1e-12)
 
 
 def test_reward_at_the_goal_and_going_away():
-    still = Situation(0.0, 0.0)
-    assert sum(reward_terms(TASK, still, still, np.zeros(7)).values()) == pytest.approx(1.0)
-    assert reward_terms(TASK, Situation(0.3, 0.0), Situation(0.2, 0.0), np.zeros(7))["progress"] == pytest.approx(-4.0)
-
-
-def test_situation_worked_by_hand():
-    spec = load_robot("panda")
-    kinematics = Kinematics(strip_meshes(read_urdf(spec)), spec.joint_names, spec.tool)
-    goal = kinematics.tool_position(spec.home) + np.array([0.03, 0.0, -0.04])
-    assert look(kinematics, spec, spec.home, goal).distance == pytest.approx(0.05)
-    moved = spec.home + np.array([0.7, 0, 0, 0, 0, 0, -0.7])
-    assert look(kinematics, spec, moved, goal).posture == pytest.approx(2 * 0.49 / 7)
+    assert reward_terms(TASK, 0.0, 0.0, np.zeros(7)) == pytest.approx(
+        {"progress": 0.0, "distance": 0.0, "precision": 1.0, "effort": 0.0})
+    assert reward_terms(TASK, 0.3, 0.2, np.zeros(7))["progress"] == pytest.approx(-4.0)
 
 
 def test_goals_fill_their_region_and_no_more():
