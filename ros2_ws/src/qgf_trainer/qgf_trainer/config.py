@@ -43,9 +43,9 @@ class TrainConfig:
     """A random action is held for this many control periods."""
     exploration_noise: float = 0.3
     """Standard deviation of the Gaussian noise on the action."""
-    continue_share: float = 0.5
+    continue_share: float = 0.25
     """Share of the episodes that start where the arm's last success ended, as on an arm that goes from goal to goal."""
-    decay_from: float = 0.6
+    decay_from: float = 1.0
     """Share of the run from which on the learning rate falls linearly to a tenth; 1: never."""
     normalise_observations: bool = False
     """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled
