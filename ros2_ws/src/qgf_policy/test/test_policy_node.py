@@ -279,7 +279,7 @@ def test_a_second_commander_ends_the_activation_and_forbids_another(active):
     active.until_moving()
     rival = active.node.create_publisher(Float64MultiArray, "forward_velocity_controller/commands", 1)
     try:
-        active.until(lambda: active.statuses[-1].mode == PolicyStatus.INACTIVE, "the end of the activation", 5.0)
+        active.until(lambda: active.mode() == PolicyStatus.INACTIVE, "the end of the activation", 5.0)
         status = active.statuses[-1]
         assert "somebody else commands the arm too: operator" in status.fault, status.fault
         assert status.faults_second_commander == 1
@@ -297,7 +297,7 @@ def test_an_arm_that_does_not_follow_ends_the_activation(active):
     active.until_moving()
     active.arm_fault.publish(String(data="stand"))
     try:
-        active.until(lambda: active.statuses[-1].mode == PolicyStatus.INACTIVE, "the end of the activation", 5.0)
+        active.until(lambda: active.mode() == PolicyStatus.INACTIVE, "the end of the activation", 5.0)
         assert "from where its commands should have brought it" in active.statuses[-1].fault
         active.until(lambda: active.label() == "inactive", "the lifecycle state to follow", 5.0)
         active.check_limits()
