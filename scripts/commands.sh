@@ -16,6 +16,7 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
 
   ./qgf train  --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/mine
   ./qgf evaluate runs/mine/bundle.pt --episodes 20 --json
+  ./qgf preflight runs/mine/bundle.pt     checks a bundle and the live arm; commands nothing
   ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true
   ./qgf bench NAME              a benchmark of benchmarks/
 
@@ -74,6 +75,13 @@ Runs a bundle in simulation on fixed goals and prints success, return and every 
 
 END
             parser_help qgf_trainer.cli evaluate ;;
+        preflight) cat <<'END'
+./qgf preflight BUNDLE [--robot NAME] [--seconds S] [--json]
+
+Checks a bundle, and listens to the live arm, before a policy may move it: a checklist with remedies.
+
+END
+            parser_help qgf_policy.preflight_node ;;
         demo) cat <<'END'
 ./qgf demo [--steps N] [--robot NAME] [--seed S] [--keep-running] [--gui]
 
@@ -199,6 +207,11 @@ command_train() {
 command_evaluate() {
     prepare "$@"
     exec "$VENV/bin/python" -m qgf_trainer.cli evaluate "${REST[@]}"
+}
+
+command_preflight() {
+    prepare "$@"
+    exec "$VENV/bin/python" -m qgf_policy.preflight_node "${REST[@]}"
 }
 
 command_demo() {

@@ -20,6 +20,7 @@ setup(
     entry_points={
         "console_scripts": [
             "policy_node = qgf_policy.start:main",
+            "preflight = qgf_policy.preflight_node:main",
         ],
     },
 )

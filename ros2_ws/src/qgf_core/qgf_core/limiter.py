@@ -84,6 +84,11 @@ class Limiter:
         self._trailing = self._v.copy()  # velocity of an arm that follows with the response time as its lag
 
     @property
+    def velocity(self) -> Vector:
+        """Of the last command (n,) [rad/s]."""
+        return self._v.copy()
+
+    @property
     def at_rest(self) -> bool:
         """Whether the last command was a standstill."""
         return bool(np.all(np.abs(self._v) < 1e-9))

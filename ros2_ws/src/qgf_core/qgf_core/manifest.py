@@ -18,27 +18,10 @@ from qgf_core.errors import BundleError, ConfigError
 from qgf_core.kinematics import Kinematics
 from qgf_core.limiter import Limiter
 from qgf_core.observation import UNITS, ObservationBuilder, ObservationTerm
-from qgf_core.robot import RobotSpec, strip_meshes
+from qgf_core.robot import Box, RobotSpec, strip_meshes
 
 SCHEMA_VERSION = 1
 URDF_IN_BUNDLE = "robot.urdf"
-
-
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """An axis-aligned box in the base frame [m]."""
-
-    lower: tuple[float, float, float]
-    upper: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if not all(low < high for low, high in zip(self.lower, self.upper, strict=True)):
-            raise ValueError(f"box: lower {list(self.lower)} must be below upper {list(self.upper)}")
-
-    def contains(self, point: Any, tolerance: float = 0.0) -> bool:
-        """Whether a point (3,) [m] lies inside, widened by `tolerance` [m]."""
-        p = np.asarray(point)
-        return bool(np.all(p >= np.array(self.lower) - tolerance) and np.all(p <= np.array(self.upper) + tolerance))
 
 
 @dataclasses.dataclass(frozen=True)

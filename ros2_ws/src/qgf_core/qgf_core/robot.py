@@ -71,6 +71,23 @@ class JointSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class Box:
+    """An axis-aligned box in the base frame [m]."""
+
+    lower: tuple[float, float, float]
+    upper: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not all(low < high for low, high in zip(self.lower, self.upper, strict=True)):
+            raise ValueError(f"box: lower {list(self.lower)} must be below upper {list(self.upper)}")
+
+    def contains(self, point: Any, tolerance: float = 0.0) -> bool:
+        """Whether a point (3,) [m] lies inside, widened by `tolerance` [m]."""
+        p = np.asarray(point)
+        return bool(np.all(p >= np.array(self.lower) - tolerance) and np.all(p <= np.array(self.upper) + tolerance))
+
+
+@dataclasses.dataclass(frozen=True)
 class ToolSpec:
     """The point that tasks speak of."""
 
@@ -131,6 +148,10 @@ class RobotSpec:
     """Distance kept from the position limits [rad]."""
     drive: DriveSpec = DriveSpec()
     topics: TopicsSpec = TopicsSpec()
+    workspace: Box | None = None
+    """Where the tool point may be [m]; the policy node stops the arm before it leaves."""
+    keep_out: tuple[Box, ...] = ()
+    """Where the tool point must not be [m]: a table, a fixture, a person's seat."""
 
     def __post_init__(self) -> None:
         _demand_finite(self, f"robot '{self.name}'")
@@ -143,6 +164,8 @@ class RobotSpec:
         for field in ("stop_time", "state_rate"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"{field} {getattr(self, field)} must be positive")
+        for box in (*self.keep_out, *((self.workspace,) if self.workspace else ())):
+            _demand_finite(box, "workspace or keep_out")
         if self.command_rate < 0 or self.position_margin < 0:
             raise ValueError("command_rate and position_margin must not be negative")
         for joint in self.joints:

@@ -17,7 +17,7 @@ from qgf_msgs.msg import PolicyCommand, PolicyStatus
 from qgf_policy.loop import GoalMessage, LoopReport
 from qgf_policy.runner import Vector
 from qgf_policy.status import Command, Counters, Mode
-from qgf_policy.timing import STAGES
+from qgf_policy.timing import HISTOGRAM_EDGES, STAGES
 
 _LEVELS = {
     Mode.UNCONFIGURED: DiagnosticStatus.OK,
@@ -127,6 +127,8 @@ def policy_status(report: LoopReport | None, node: NodeState, now: int) -> Polic
             array.array("d", timing.stage_mean),
             array.array("d", timing.stage_max),
         )
+        message.histogram_edges = array.array("d", HISTOGRAM_EDGES)
+        message.stage_histogram = array.array("Q", [count for bins in timing.histogram for count in bins])
         message.period_jitter_rms, message.period_jitter_p99 = timing.jitter_rms, timing.jitter_p99
         message.period_jitter_max, message.late10 = timing.jitter_max, timing.late10
     return message

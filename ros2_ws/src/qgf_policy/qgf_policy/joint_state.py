@@ -89,14 +89,14 @@ class JointStateMerger:
         :param velocity: velocities [rad/s], one for each name.
         :param stamp: the message's stamp [ns] on its own clock; 0 where it has none.
         :param now: present time [ns] on the loop's clock.
-        :param age: how old the message is [ns].
+        :param age: how old the message is [ns]; negative where its stamp lies in the future.
         :param effort_length: number of efforts; they are not used.
         """
         layout = self._layout(names)
         if not len(layout.joints):
             return
         try:
-            self._add(layout, len(names), position, velocity, stamp, now, max(age, 0), effort_length)
+            self._add(layout, len(names), position, velocity, stamp, now, age, effort_length)
         except StateError as error:
             if len(self._refusals) < 16:  # one tick's worth; the rest would say the same
                 self._refusals.append(error)
@@ -136,6 +136,13 @@ class JointStateMerger:
                 f"a joint state has {length} names, {len(position)} positions, "
                 f"{len(velocity)} velocities and {effort_length} efforts",
             )
+        if -age > self._restart_after:
+            raise StateError(
+                "future_state",
+                f"a joint state is stamped {-1e-6 * age:.1f} ms ahead of this machine's clock; let the clocks agree, "
+                "or set state_age_from to arrival",
+            )
+        age = max(age, 0)
         joints, columns = layout.joints, layout.columns
         new_position = np.asarray(position, dtype=np.float64)[columns]
         new_velocity = np.asarray(velocity, dtype=np.float64)[columns]

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from qgf_core.clocks import Clock, Pacer
-from qgf_core.errors import StateError
+from qgf_core.errors import ConfigError, StateError
 from qgf_policy.joint_state import JointState
 from qgf_policy.realtime import ask
 from qgf_policy.runner import PolicyRunner, Vector
@@ -89,6 +89,7 @@ class ControlLoop:
     :param realtime: what to ask of the operating system.
     :param prepare: called once in the loop's thread before its first period: warm-up.
     :param publish: False computes and reports everything, but sends nothing to the arm.
+    :param overrun_share: share of a second's periods that may be overrun or left out; 1 is not judged.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class ControlLoop:
         realtime: RealtimeSettings | None = None,
         prepare: Callable[[], None] = lambda: None,
         publish: bool = True,
+        overrun_share: float = 1.0,
     ) -> None:
         self.runner, self._port, self._clock = runner, port, clock
         self._realtime, self._prepare, self._publish = realtime or RealtimeSettings(), prepare, publish
@@ -106,6 +108,7 @@ class ControlLoop:
             queue.SimpleQueue()
         )
         self._timing = LoopTiming(runner.command_period)
+        self._overrun_share = overrun_share
         self._report_every = max(1, round(REPORT_PERIOD * 1e9 / runner.command_period))
         self._until_report = 0
         self._stop = False
@@ -225,7 +228,7 @@ class ControlLoop:
                 port.report(command)
             self._count(skipped, start)
         ended = self._clock.now()
-        self._timing.end((taken - start, runner.infer_time, runner.limit_time, ended - stepped))
+        self._timing.end((start - deadline, taken - start, runner.infer_time, runner.limit_time, ended - stepped))
         self._until_report -= 1
         if self._until_report <= 0:
             self._until_report = self._report_every
@@ -234,8 +237,13 @@ class ControlLoop:
     def _count(self, skipped: int, start: int) -> None:
         counters = self.runner.counters
         counters.skipped_cycles += skipped
-        if self._clock.now() - start > self.runner.command_period:
-            counters.overruns += 1
+        overrun = self._clock.now() - start > self.runner.command_period
+        counters.overruns += overrun
+        share = self._timing.overrun_share(overrun, skipped)
+        if share > self._overrun_share:
+            text = f"{share:.0%} of the periods of the last second were overrun or left out"
+            allowed = f"allowed are {self._overrun_share:.0%}: the machine is too busy"
+            self.runner.abort(StateError("overruns", f"{text}, {allowed}"))
 
     def _set_goal(self, goal: GoalMessage, now: int) -> None:
         with contextlib.suppress(StateError):  # counted, and told by the runner's status
@@ -247,7 +255,7 @@ class ControlLoop:
             future.set_result(job(state, now))
         except BaseException as error:
             future.set_exception(error)
-            if not isinstance(error, StateError):
+            if not isinstance(error, (StateError, ConfigError)):  # those are answers, anything else is a bug
                 raise
 
     def _make_report(self) -> None:

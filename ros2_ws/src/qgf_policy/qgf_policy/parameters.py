@@ -41,9 +41,13 @@ class PolicyParameters:
     state_timeout: float
     state_age_from: str
     goal_timeout: float
+    tracking_limit: float
+    saturation_time: float
+    overrun_share: float
     bundle_folder: str
     realtime_priority: int
     lock_memory: bool
+    cpu: int
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
@@ -123,6 +127,28 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "goal_timeout", 0.0, "A goal received longer ago than this is stale [s]; 0: never.", 0.0, 1e6
     ),
     ParameterSpec(
+        "tracking_limit",
+        0.15,
+        "A joint further than this from where its commands should have brought it [rad] ends the activation: a "
+        "protective stop, an inactive controller, something in the way. 0: not judged.",
+        0.0,
+        3.0,
+    ),
+    ParameterSpec(
+        "saturation_time",
+        3.0,
+        "An action that stays at full size for longer than this [s] ends the activation. 0: not judged.",
+        0.0,
+        60.0,
+    ),
+    ParameterSpec(
+        "overrun_share",
+        0.2,
+        "Share of the periods within a second that may be overrun or left out; more end the activation. 1: not judged.",
+        0.0,
+        1.0,
+    ),
+    ParameterSpec(
         "bundle_folder",
         "",
         "Folder that ~/load_policy may load from. Empty: the folder of the parameter bundle.",
@@ -135,6 +161,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "with ordinary scheduling.",
         0,
         98,
+    ),
+    ParameterSpec(
+        "cpu", -1, "Processor that the control loop's thread is kept on; -1: any.", -1, 1023
     ),
     ParameterSpec(
         "lock_memory", False, "Keep the process's memory from being paged out; needs the memlock limit."

@@ -88,6 +88,7 @@ class PolicyNode(LifecycleNode):
         self.create_service(Trigger, "~/estop", self._on_estop)
         self.create_service(Trigger, "~/reset_estop", self._on_reset_estop)
         self.create_service(LoadPolicy, "~/load_policy", self._on_load_policy)
+        self.create_service(Trigger, "~/rollback_policy", self._on_rollback_policy)
         # Not on the node's clock, which may step, or stand still for want of a /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(0.1, self._tick, clock=steady)
@@ -236,23 +237,47 @@ class PolicyNode(LifecycleNode):
         self, request: LoadPolicy.Request, response: LoadPolicy.Response
     ) -> LoadPolicy.Response:
         try:
-            if self._session is None or self._label() != "inactive":
-                remedy = "a policy can be changed only while the node is inactive"
+            if self._session is None:
+                remedy = "configure it first"
                 raise ConfigError("policy_node", "load_policy", f"the node is {self._label()}", remedy)
             parameters = self._read_parameters()
             path = inside(Path(parameters.bundle_folder or self._session.flight.path.parent), request.bundle)
             flight = prepare(dataclasses.replace(parameters, bundle=str(path)))
             warm_up(flight.bundle)  # whatever fails shall fail before the present policy is gone
-            self.end()
-            self._begin(flight)
+            if self._label() == "inactive":
+                self.end()
+                self._begin(flight)
+            else:
+                self._session.swap(flight)
         except QgfError as error:
             self._refuse("load_policy", error)
             response.success, response.message = False, str(error)
             return response
-        self._accept()
-        self.set_parameters([Parameter("bundle", value=str(path))])
+        self._changed()
         response.success, response.message, response.sha256 = True, f"loaded {path}", flight.bundle.sha256
         return response
+
+    def _on_rollback_policy(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            if self._session is None:
+                raise ConfigError("policy_node", "rollback_policy", "no policy is loaded", "configure it first")
+            self._session.roll_back()
+        except QgfError as error:
+            self._refuse("rollback_policy", error)
+            response.success, response.message = False, str(error)
+            return response
+        self._changed()
+        response.success, response.message = True, f"back to {self._state.bundle}"
+        return response
+
+    def _changed(self) -> None:
+        """Another policy runs: tell it."""
+        assert self._session is not None
+        flight = self._session.flight
+        self._accept()
+        self._state = dataclasses.replace(self._state, bundle=str(flight.path), sha256=flight.bundle.sha256)
+        self.set_parameters([Parameter("bundle", value=str(flight.path))])
+        self.get_logger().info(f"the policy is now {flight.path}")
 
     # ---------------------------------------------------------------------------------------------- timers
 
@@ -263,6 +288,8 @@ class PolicyNode(LifecycleNode):
             self._publish_status()
         else:
             self._read_reports()
+            self._session.watch()
+            self._follow_runner()
             if not self._session.loop.alive:
                 self.get_logger().fatal(
                     "the control loop died of the error above, after bringing the arm to rest"
@@ -282,6 +309,12 @@ class PolicyNode(LifecycleNode):
                 self._log(event)
             self._publish_status()
 
+    def _follow_runner(self) -> None:
+        """Deactivate where the runner has ended the activation by itself."""
+        assert self._session is not None
+        if self._label() == "active" and not self._session.runner.commanding and self._session.loop.alive:
+            self.trigger_deactivate()
+
     def _log(self, event: Event) -> None:
         text = f"{event.mode.name}: {event.text}" if event.text else event.mode.name
         if event.mode == Mode.ESTOPPED:
@@ -296,6 +329,9 @@ class PolicyNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         if self._session is not None:
+            news = self._session.watch_file()
+            if news:
+                self.get_logger().warning(news)
             gc.collect(1)  # the loop has switched collecting off; what little has gathered since takes some 20 us
         now = self.get_clock().now().nanoseconds
         self._diagnostics.publish(diagnostics(self._report, self._state, self.get_name(), now))

@@ -17,6 +17,7 @@ from qgf_core.robot import CommandInterface, RobotSpec, load_robot, read_urdf
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.runner import PolicyRunner
 from qgf_policy.settings import RunnerSettings
+from qgf_policy.supervision import Space
 
 WARM_UP = 100
 """Inferences before the first that counts: the first ones compile, the next ones fill caches."""
@@ -85,6 +86,10 @@ def prepare(parameters: PolicyParameters) -> Preflight:
             stale_periods=parameters.stale_periods,
             state_timeout=parameters.state_timeout,
             goal_timeout=parameters.goal_timeout,
+            # In a dry run nothing is sent, and an arm that does not move has no fault.
+            tracking_limit=0.0 if parameters.dry_run else parameters.tracking_limit,
+            saturation_time=parameters.saturation_time,
+            space=Space(robot.workspace, robot.keep_out),
         )
     except ValueError as error:
         raise ConfigError("policy_node", "parameters", str(error), "correct the value") from error

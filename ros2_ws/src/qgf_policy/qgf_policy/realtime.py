@@ -17,6 +17,12 @@ def ask(settings: RealtimeSettings, thread: int) -> list[str]:
     if settings.lock_memory and ctypes.CDLL(None, use_errno=True).mlockall(_MCL_CURRENT | _MCL_FUTURE) != 0:
         reason = os.strerror(ctypes.get_errno())
         notes.append(f"lock_memory: not permitted ({reason}); raise the memlock limit")
+    if settings.cpu >= 0:
+        try:
+            os.sched_setaffinity(thread, {settings.cpu})
+        except OSError as error:
+            allowed = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+            notes.append(f"cpu {settings.cpu}: not permitted ({error.strerror}); choose one of: {allowed}")
     if settings.priority:
         try:
             os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(settings.priority))

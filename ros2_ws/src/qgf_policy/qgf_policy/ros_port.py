@@ -130,6 +130,16 @@ class RosPort:
             self._node.destroy_publisher(publisher)
 
     @property
+    def rival(self) -> str:
+        """Who else publishes commands to the arm: names of nodes, or an empty text."""
+        others = self._node.get_publishers_info_by_topic(self._commands.topic_name)
+        if len(others) < 2:
+            return ""
+        mine = (self._node.get_name(), self._node.get_namespace())
+        names = [info.node_name for info in others if (info.node_name, info.node_namespace) != mine]
+        return f"{', '.join(names) or 'another node of this name'} on {self._commands.topic_name}"
+
+    @property
     def out_of_order(self) -> int:
         """Joint states ignored because their stamp was not newer than what was known."""
         return self._merger.out_of_order

@@ -11,17 +11,17 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qgf_core.errors import ConfigError, StateError
 from qgf_core.limiter import Limiter
-from qgf_core.manifest import Manifest
 from qgf_policy.joint_state import JointState
+from qgf_policy.pilot import Pilot, Policy
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.status import Command, Counters, Event, Mode, RunnerStatus
+from qgf_policy.supervision import Supervisor
 
 Vector = NDArray[np.float64]
 
@@ -31,17 +31,6 @@ REST_SPEED = 0.1
 """An arm slower than this in every joint starts from rest [rad/s]: five sigma of the usual velocity noise."""
 SETTLE_TIME = 0.1
 """How long a halt goes on repeating its last command [s], so that one lost message does not leave the arm moving."""
-
-
-class Policy(Protocol):
-    """What the runner needs of a bundle."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The contract."""
-
-    def act(self, observation: ArrayLike) -> NDArray[np.float32]:
-        """Action (n,) in [-1, 1] for an observation (n_obs,)."""
 
 
 class PolicyRunner:
@@ -58,7 +47,9 @@ class PolicyRunner:
     ) -> None:
         manifest = bundle.manifest
         self.manifest, self.settings = manifest, settings
-        self._bundle, self._robot, self._timer = bundle, manifest.robot, timer
+        self._robot, self._timer = manifest.robot, timer
+        self._pilot, self._swapped = Pilot(bundle), 0
+        self._outgoing: Pilot | None = None
         if settings.command_interface == "effort":
             raise ConfigError(
                 "policy_node",
@@ -90,7 +81,16 @@ class PolicyRunner:
                 self._limiter = Limiter(self._robot, 1.0 / rate, drive.latency + drive.time_constant)
         else:
             self._limiter = Limiter(self._robot, 1.0 / rate, 0.0)
-        self._builder, self._decoder = manifest.observation_builder(), manifest.action_decoder()
+        self._supervisor = Supervisor(
+            self._robot,
+            manifest.kinematics(),
+            period=1.0 / rate,
+            control_period=1.0 / manifest.control_rate,
+            forgetting=self._closed_loop,
+            tracking_limit=settings.tracking_limit,
+            saturation_time=settings.saturation_time,
+            space=settings.space,
+        )
         self._zero = np.zeros(len(self._robot.joints))
         self._settle = math.ceil(SETTLE_TIME * rate)
         self._ramp = settings.ramp_duration * 1e9
@@ -108,7 +108,6 @@ class PolicyRunner:
         self._estop_reason = ""
         self._fresh = True  # the next inference starts anew: no history, previous_action 0, a new ramp
         self._ramp_start = self._next_inference = 0
-        self._previous_action, self._wanted = self._zero, self._zero
         self._sequence, self._cycles, self._at_rest_for = 0, 0, 0
         self._state_age = 0.0
         self._counted: set[str] = set()
@@ -132,7 +131,7 @@ class PolicyRunner:
             return StateError("estop", text)
         if self._commanding:
             return StateError("busy", "the arm is still being brought to rest; wait for mode INACTIVE")
-        return self._judge_state(state, now) or self._judge_start(state)
+        return self._judge_state(state, now) or self._supervisor.judge_start(state.position, state.velocity)
 
     def activate(self, state: JointState, now: int) -> None:
         """Begin to command, from where the arm is.
@@ -146,6 +145,7 @@ class PolicyRunner:
             raise fault
         moving = bool(np.any(np.abs(state.velocity) > REST_SPEED))
         self._limiter.reset(state.position, state.velocity if moving else None)
+        self._supervisor.reset(state.position)
         self._commanding, self._leaving, self._fresh = True, False, True
         self._sequence = self._cycles = self._at_rest_for = 0
         self._next_inference = now
@@ -160,8 +160,40 @@ class PolicyRunner:
             self._at_rest_for = 0
             if not self._estopped:
                 self._set(Mode.HALTING, "", "being brought to rest")
-        elif not self._estopped:
+        elif not self._estopped and self._mode != Mode.INACTIVE:  # why an activation was ended stays told
             self._set(Mode.INACTIVE, "", "")
+
+    def abort(self, fault: StateError) -> None:
+        """Bring the arm to rest within its limits and end the activation: a person or a program has to look, and to
+        activate anew from where the arm then is. Counted; harmless while nothing is commanded."""
+        if not self._commanding or self._leaving or self._estopped:
+            return
+        self.counters.count_fault(fault.kind)
+        self._goal, self._goal_stamp = None, 0
+        self._leaving, self._at_rest_for = True, 0
+        self._set(Mode.HALTING, fault.kind, f"{fault}; activate again once it is mended")
+
+    def replace(self, bundle: Policy, now: int) -> Policy:
+        """Swap the policy between two periods, while it commands too: for `ramp_duration` the command is blended from
+        the old policy's wish to the new one's (minimum jerk), both being asked.
+
+        :param bundle: verified and warmed up. :returns: the policy that goes.
+        :raises ConfigError: not for this arm, its limits or this control rate.
+        """
+        old, new = self.manifest, bundle.manifest
+        for name, same in (
+            ("robot", old.robot == new.robot),
+            ("control_rate", old.control_rate == new.control_rate),
+            ("kind of action", old.action.kind == new.action.kind),
+        ):
+            if not same:
+                problem = f"its {name} is not that of the running policy"
+                raise ConfigError("policy_node", "load_policy", problem, "deactivate first, then load it")
+        outgoing, self._pilot, self.manifest = self._pilot, Pilot(bundle), new
+        self._outgoing, self._swapped = (None if self._fresh else outgoing), now
+        if self._goal is not None and not new.goal_region.contains(self._goal, GOAL_TOLERANCE):
+            self._goal, self._goal_stamp = None, 0
+        return outgoing.policy
 
     def estop(self, reason: str) -> None:
         """Bring the arm to rest and keep it there; only `reset_estop` and a new activation end that."""
@@ -228,13 +260,7 @@ class PolicyRunner:
         action: NDArray[np.float32] | None = None
         observation: NDArray[np.float32] | None = None
         if not (self._estopped or self._leaving):
-            fault = self._judge_state(state, now) or self._judge_goal(now)
-            if fault is not None:
-                self._hold(fault, counted=fault in state.refusals)
-            elif inference:
-                began = self._timer()
-                observation, action = self._infer(state, now)
-                self.infer_time = self._timer() - began
+            observation, action = self._decide(state, now, inference)
         began = self._timer()
         values = self._limit(state, now, inference)
         self.limit_time = self._timer() - began
@@ -253,6 +279,27 @@ class PolicyRunner:
             self._cycles += 1
         self._end_halt()
         return command, self.status()
+
+    def _decide(
+        self, state: JointState, now: int, inference: bool
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """Hold, abort, or ask the policy; returns observation and action where it was asked."""
+        fault = self._judge_state(state, now)
+        if fault is None:
+            parted = self._supervisor.judge_motion(state.position, self._limiter.velocity)
+            if parted is not None:
+                self.abort(parted)
+                return None, None
+            fault = self._judge_goal(now)
+        if fault is not None:
+            self._hold(fault, counted=fault in state.refusals)
+            return None, None
+        if not inference:
+            return None, None
+        began = self._timer()
+        asked = self._infer(state, now)
+        self.infer_time = self._timer() - began
+        return asked
 
     def halt_step(self) -> tuple[Vector, bool]:
         """The next values of a stop without any state or policy, and whether the arm is at rest: the last resort."""
@@ -292,24 +339,6 @@ class PolicyRunner:
         self._state_age = 1e-9 * max(age, 0)
         return None
 
-    def _judge_start(self, state: JointState) -> StateError | None:
-        """What forbids starting from a state that is otherwise good."""
-        for i, joint in enumerate(self._robot.joints):
-            lower, upper = joint.position
-            if not lower <= state.position[i] <= upper:
-                return StateError(
-                    "position_limit",
-                    f"joint '{joint.name}' stands at {state.position[i]:.4f} rad, outside its limits "
-                    f"{lower} .. {upper}; move it inside",
-                )
-            if abs(state.velocity[i]) > joint.velocity:
-                return StateError(
-                    "velocity_limit",
-                    f"joint '{joint.name}' moves at {state.velocity[i]:.3f} rad/s, faster than its "
-                    f"limit {joint.velocity}; let it come to rest",
-                )
-        return None
-
     def _judge_goal(self, now: int) -> StateError | None:
         if self._goal is None:
             return StateError("stale_goal", "no goal was received yet")
@@ -332,27 +361,40 @@ class PolicyRunner:
         """Ask the policy; returns observation and action."""
         assert self._goal is not None
         if self._fresh:
-            self._builder.reset()
-            self._previous_action = self._zero
+            self._pilot.restart()
+            self._outgoing = None
             self._ramp_start = now
-        observation = self._builder.build(state.position, state.velocity, self._previous_action, self._goal)
+        observation = self._pilot.observe(state, self._goal)
         try:
-            action = self._bundle.act(observation)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            self._hold(StateError("model_exception", f"running the policy failed: {reason}"))
-            return observation, None
-        if action.shape != self._zero.shape or not np.isfinite(action).all():
-            self._hold(
-                StateError("non_finite_action", "the policy's output is not finite or has a wrong shape")
-            )
+            action = self._pilot.act(observation)
+        except StateError as error:
+            self._hold(error)
             return observation, None
         self._fresh = False
-        self._previous_action = np.asarray(action, dtype=np.float64)
-        self._wanted = self._decoder.decode(action)
         if self._mode == Mode.HOLDING or self._kind:
             self._set(Mode.RAMPING, "", "the policy commands again")
+        if self._outgoing is not None:
+            try:
+                self._outgoing.act(self._outgoing.observe(state, self._goal))
+            except StateError:
+                self._outgoing = None  # the limiter smooths what the blend now cannot
+        stuck = self._supervisor.judge_action(action)
+        if stuck is not None:
+            self.abort(stuck)
         return observation, action
+
+    def _wanted(self, now: int) -> Vector:
+        """Joint velocity (n,) [rad/s] that is asked for at `now`: the policy's, blended after a swap and a start."""
+        wanted = self._pilot.wanted
+        if self._outgoing is not None:
+            share = _minimum_jerk(now - self._swapped, self._ramp)
+            wanted = self._outgoing.wanted + share * (wanted - self._outgoing.wanted)
+            if share >= 1.0:
+                self._outgoing = None
+        share = _minimum_jerk(now - self._ramp_start, self._ramp)
+        if share >= 1.0 and self._mode == Mode.RAMPING:
+            self._set(Mode.ACTIVE, "", "the policy commands")
+        return wanted * (self.speed_scale * share)
 
     def _limit(self, state: JointState, now: int, inference: bool) -> Vector:
         """The next values to send, in the driver's signs."""
@@ -360,16 +402,10 @@ class PolicyRunner:
             # The measured position may be stale, and braking needs none: the limiter goes on from its own, which is the
             # last one trusted plus what was commanded since.
             limited = self._limiter.step(self._zero)
+            self._supervisor.commanded(limited.velocity, None)
             return self._values(limited.position, limited.velocity, self._limiter.at_rest)
-        elapsed = now - self._ramp_start
-        desired = self._wanted * self.speed_scale
-        if elapsed < self._ramp:
-            tau = elapsed / self._ramp
-            # Minimum jerk from 0 to 1 (Flash and Hogan 1985): 10 t^3 - 15 t^4 + 6 t^5.
-            desired = desired * (tau * tau * tau * (10.0 + tau * (6.0 * tau - 15.0)))
-        elif self._mode == Mode.RAMPING:
-            self._set(Mode.ACTIVE, "", "the policy commands")
-        limited = self._limiter.step(desired, state.position if self._closed_loop else None)
+        limited = self._limiter.step(self._wanted(now), state.position if self._closed_loop else None)
+        self._supervisor.commanded(limited.velocity, state.position)
         if inference and limited.limited:
             self.counters.limited_commands += 1
         return self._values(limited.position, limited.velocity, False)
@@ -387,7 +423,8 @@ class PolicyRunner:
         if self._at_rest_for > self._settle:
             self._commanding = self._leaving = False
             if not self._estopped:
-                self._set(Mode.INACTIVE, "", "at rest; nothing is commanded any more")
+                text = self._fault if self._kind else "at rest; nothing is commanded any more"
+                self._set(Mode.INACTIVE, self._kind, text)
 
     def _reason(self) -> str:
         if self._mode == Mode.ACTIVE:
@@ -401,3 +438,11 @@ class PolicyRunner:
             self.events.append(Event(mode, kind, text))
         self._mode, self._kind = mode, kind
         self._fault = text if kind else ""
+
+
+def _minimum_jerk(elapsed: int, duration: float) -> float:
+    """Share of a blend after `elapsed` [ns] of `duration` [ns]: 10 t^3 - 15 t^4 + 6 t^5 (Flash and Hogan 1985)."""
+    if elapsed >= duration:
+        return 1.0
+    tau = elapsed / duration
+    return tau * tau * tau * (10.0 + tau * (6.0 * tau - 15.0))

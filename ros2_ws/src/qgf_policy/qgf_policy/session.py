@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
 from typing import TypeVar
 
 from rclpy.node import Node
 
 from qgf_core.clocks import SteadyClock
-from qgf_core.errors import StateError
+from qgf_core.errors import ConfigError, StateError
 from qgf_policy.joint_state import JointState
 from qgf_policy.loop import ControlLoop, LoopReport
 from qgf_policy.parameters import PolicyParameters
@@ -21,6 +23,16 @@ from qgf_policy.ros_port import EstopPort, RosPort
 from qgf_policy.settings import RealtimeSettings
 
 T = TypeVar("T")
+
+
+def _fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does; None where it cannot be told."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
 
 HALT_MARGIN = 1.0
 """Allowed beyond the robot's stop_time until a halt has come to rest and was repeated [s]."""
@@ -45,11 +57,13 @@ class Session:
         self, node: Node, flight: Preflight, parameters: PolicyParameters, estop: EstopPort, estopped: bool
     ) -> None:
         self.flight, self.runner = flight, flight.runner
+        self._earlier: Preflight | None = None
+        self._seen = _fingerprint(flight.path)
         if estopped:
             self.runner.estop("latched before configure")
             self.runner.counters.estops = 0  # counted when it was latched
         self._port = RosPort(node, flight.robot, self.runner, estop, parameters.state_age_from == "stamp")
-        realtime = RealtimeSettings(parameters.realtime_priority, parameters.lock_memory)
+        realtime = RealtimeSettings(parameters.realtime_priority, parameters.lock_memory, parameters.cpu)
         self.loop = ControlLoop(
             self.runner,
             self._port,
@@ -57,6 +71,7 @@ class Session:
             realtime,
             prepare=lambda: warm_up(flight.bundle),
             publish=not parameters.dry_run,
+            overrun_share=parameters.overrun_share,
         )
         try:
             self.loop.start()
@@ -74,6 +89,9 @@ class Session:
 
     def activate(self) -> None:
         """Begin to command; waits a little for joint states. :raises StateError: refused."""
+        refusal = self._judge_surroundings()
+        if refusal is not None:
+            raise refusal
         deadline = time.monotonic() + STATE_WAIT
         while True:
             refusal = self.judge_activation()
@@ -84,8 +102,56 @@ class Session:
         self._ask(self.loop.activate)
 
     def judge_activation(self) -> StateError | None:
-        """Why `activate` would be refused now, or None."""
-        return self._ask(self.runner.judge_activation)
+        """Why `activate` would be refused now, or None. :raises StateError: the loop does not answer."""
+        return self._judge_surroundings() or self._ask(self.runner.judge_activation)
+
+    def _judge_surroundings(self) -> StateError | None:
+        rival = self._port.rival
+        if rival:
+            text = f"somebody else commands the arm too: {rival}; end it (a killed one fades within 20 s)"
+            return StateError("second_commander", text)
+        if self._seen is None:
+            text = f"{self.flight.path} was changed on disk since it was loaded; clean up and configure again"
+            return StateError("bundle_changed", text)
+        return None
+
+    def watch(self) -> None:
+        """Look round for what the loop cannot see; to be called about ten times a second."""
+        rival = self._port.rival
+        if rival:
+            fault = StateError("second_commander", f"somebody else commands the arm too: {rival}")
+            self.loop.call(lambda state, now: self.runner.abort(fault))
+
+    def watch_file(self) -> str:
+        """Look for changes of the bundle's file; returns what is new and worth a line in the log."""
+        if self._seen is None or _fingerprint(self.flight.path) == self._seen:
+            return ""
+        try:
+            same = hashlib.sha256(self.flight.path.read_bytes()).hexdigest() == self.flight.bundle.sha256
+        except OSError:
+            same = False
+        self._seen = _fingerprint(self.flight.path) if same else None
+        if same:
+            return ""
+        self.loop.call(lambda state, now: self.runner.counters.count_fault("bundle_changed"))
+        return f"{self.flight.path} was changed on disk; the policy loaded before runs on, a new activation is refused"
+
+    def swap(self, flight: Preflight) -> None:
+        """Put another policy in the place of the running one between two periods. :raises ConfigError: it does not fit.
+        :raises StateError: the loop does not answer."""
+        if flight.robot != self.flight.robot or flight.settings != self.flight.settings:
+            problem = "its robot or settings are not those of the running policy"
+            raise ConfigError("policy_node", "load_policy", problem, "deactivate first, then load it")
+        self._ask(lambda state, now: self.runner.replace(flight.bundle, now))
+        self._earlier, self.flight = self.flight, flight
+        self._seen = _fingerprint(flight.path)
+
+    def roll_back(self) -> None:
+        """Back to the policy before the last swap. :raises ConfigError: there was none."""
+        if self._earlier is None:
+            problem = "no policy was swapped out while it ran"
+            raise ConfigError("policy_node", "rollback_policy", problem, "load one by ~/load_policy")
+        self.swap(self._earlier)
 
     def reset_estop(self) -> None:
         """Unlatch. :raises StateError: refused."""

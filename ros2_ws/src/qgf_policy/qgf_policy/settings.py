@@ -7,6 +7,7 @@ import dataclasses
 import math
 
 from qgf_core.robot import CommandInterface
+from qgf_policy.supervision import Space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,12 @@ class RunnerSettings:
     """The same as a time, in place of stale_periods; 0 means stale_periods counts."""
     goal_timeout: float = 0.0
     """A goal older than this is stale; 0 means never."""
+    tracking_limit: float = 0.15
+    """Largest distance of a joint from where its commands should have brought it [rad]; 0 means any."""
+    saturation_time: float = 3.0
+    """An action that stays at full size for longer ends the activation; 0 means never."""
+    space: Space = dataclasses.field(default_factory=Space)
+    """Where the tool may be."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.speed_scale <= 1.0:
@@ -34,6 +41,8 @@ class RunnerSettings:
             raise ValueError(f"ramp_duration {self.ramp_duration} s lies outside 0 .. 10")
         if not 1.0 <= self.stale_periods <= 1000.0:
             raise ValueError(f"stale_periods {self.stale_periods} lies outside 1 .. 1000")
+        if not (0.0 <= self.tracking_limit < math.inf and 0.0 <= self.saturation_time < math.inf):
+            raise ValueError("tracking_limit and saturation_time must be finite and not negative")
         if not (
             0.0 <= self.state_timeout <= 10.0
             and 0.0 <= self.goal_timeout < math.inf
@@ -52,6 +61,8 @@ class RealtimeSettings:
     """SCHED_FIFO priority of the loop's thread, 1 .. 98; 0 leaves the scheduling as it is."""
     lock_memory: bool = False
     """Keep the process's memory from being paged out (mlockall)."""
+    cpu: int = -1
+    """Processor that the loop's thread is kept on; -1 means any."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.priority <= 98:

@@ -35,6 +35,13 @@ class Counters:
     faults_stale_goal: int = 0
     faults_rejected_goal: int = 0
     faults_model_exception: int = 0
+    faults_future_state: int = 0
+    faults_tracking_error: int = 0
+    faults_saturated_action: int = 0
+    faults_workspace: int = 0
+    faults_overruns: int = 0
+    faults_second_commander: int = 0
+    faults_bundle_changed: int = 0
     limited_commands: int = 0
     overruns: int = 0
     skipped_cycles: int = 0

@@ -3,15 +3,23 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import NamedTuple
 
 import numpy as np
 
-STAGES = ("take", "infer", "limit", "publish")
+STAGES = ("wait", "take", "infer", "limit", "publish")
+"""wait: from the deadline until the loop begins; publish: from there until the command and its report are out."""
+HISTOGRAM_EDGES = tuple(1e-6 * edge for edge in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000))
+"""Upper edges of the bins of a stage's times [s]; one more bin holds what is longer."""
+OVERRUN_WINDOW = 1.0
+"""The overrun budget looks back this far [s]."""
 LATE = 0.1
 """A period that begins later than its deadline by more than this share of the period is late."""
 LATE_WINDOW = 60.0
 """late10 looks back this far [s], or to the activation."""
+
+_EDGES = [round(1e9 * edge) for edge in HISTOGRAM_EDGES]
 
 
 class TimingReport(NamedTuple):
@@ -29,6 +37,8 @@ class TimingReport(NamedTuple):
     """[s]"""
     late10: float
     """Share of periods, in 0..1, that began late by more than 10 % of the period or were left out."""
+    histogram: tuple[tuple[int, ...], ...]
+    """Cycles since the activation in each bin of HISTOGRAM_EDGES, for each stage."""
 
 
 class LoopTiming:
@@ -39,6 +49,7 @@ class LoopTiming:
 
     def __init__(self, period: int) -> None:
         self.period = period
+        self._overrun = np.zeros(max(1, round(OVERRUN_WINDOW * 1e9 / period)), dtype=np.bool_)
         self._late = np.zeros(max(1, round(LATE_WINDOW * 1e9 / period)), dtype=np.bool_)
         self.reset()
 
@@ -47,6 +58,9 @@ class LoopTiming:
         self._late[:] = False
         self._late_count = self._cycles = 0
         self._last_start = 0
+        self._histogram = [[0] * (len(_EDGES) + 1) for _ in STAGES]
+        self._overrun[:] = False
+        self._overrun_count = self._periods = 0
         self._clear_report()
 
     def _clear_report(self) -> None:
@@ -73,13 +87,24 @@ class LoopTiming:
         self._late[slot] = late
         self._cycles += 1
 
-    def end(self, stages: tuple[int, int, int, int]) -> None:
+    def overrun_share(self, overrun: bool, skipped: int) -> float:
+        """Share of the last second's periods, in 0..1, that were overrun or left out, with this one and the `skipped`
+        ones before it."""
+        for bad in [True] * min(skipped, len(self._overrun)) + [overrun]:
+            slot = self._periods % len(self._overrun)
+            self._overrun_count += int(bad) - int(self._overrun[slot])
+            self._overrun[slot] = bad
+            self._periods += 1
+        return self._overrun_count / len(self._overrun)
+
+    def end(self, stages: tuple[int, int, int, int, int]) -> None:
         """The cycle's work is done; `stages` are the durations [ns] in the order of STAGES."""
         self._stage_cycles += 1
         for i, duration in enumerate(stages):
             self._stage_sum[i] += duration
             if duration > self._stage_max[i]:
                 self._stage_max[i] = duration
+            self._histogram[i][bisect.bisect_left(_EDGES, duration)] += 1
 
     def report(self) -> TimingReport:
         """The figures so far; begins a new report period."""
@@ -92,6 +117,7 @@ class LoopTiming:
             float(np.percentile(deviations, 99.0)),
             float(deviations.max()),
             self._late_count / max(1, min(self._cycles, len(self._late))),
+            tuple(tuple(bins) for bins in self._histogram),
         )
         self._clear_report()
         return report

@@ -115,10 +115,12 @@ class ScriptedPolicy:
 
 
 class Rig:
-    """Steps a runner on a virtual clock; the arm follows velocity commands at once."""
+    """Steps a runner on a virtual clock; the arm follows commands at once, unless `stuck`."""
 
     def __init__(self, policy: object, settings: RunnerSettings, position: np.ndarray | None = None) -> None:
         self.clock = VirtualClock(10**9)
+        self.policy = policy
+        self.stuck = False
         self.runner = PolicyRunner(policy, settings)  # type: ignore[arg-type]
         self.robot = self.runner.manifest.robot
         self.position = self.robot.home.copy() if position is None else position
@@ -140,9 +142,14 @@ class Rig:
     def step(self, state: JointState | None = None) -> tuple[Command | None, RunnerStatus]:
         """One command period."""
         command, status = self.runner.step(state or self.state(), self.clock.now())
-        if command is not None and self.runner.settings.command_interface == "velocity":
-            self.velocity = command.values * self.robot.signs
-            self.position = self.position + self.velocity * 1e-9 * self.runner.command_period
+        if command is not None and not self.stuck:
+            h = 1e-9 * self.runner.command_period
+            if self.runner.settings.command_interface == "velocity":
+                self.velocity = command.values * self.robot.signs
+                self.position = self.position + self.velocity * h
+            else:
+                position = command.values * self.robot.signs
+                self.position, self.velocity = position, (position - self.position) / h
         self.clock.advance(self.runner.command_period)
         return command, status
 

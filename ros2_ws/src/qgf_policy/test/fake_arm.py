@@ -2,7 +2,8 @@
 """A Panda as a process: integrates velocity commands, publishes joint states at 200 Hz, and fails on request.
 
 Joints come in another order than the policy's, with two fingers among them that measure no velocity. Requests on
-fake_arm/fault: "nan" (once), "twice" (once), "lengths" (once), "outside" (stands beyond a limit from then on).
+fake_arm/fault: "nan" (once), "twice" (once), "lengths" (once), "outside" (stands beyond a limit from then on), "stand"
+(a protective stop: commands have no effect), "go" (the end of it; the last command is forgotten).
 """
 
 import array
@@ -58,11 +59,12 @@ def main():
     )
     faults = node.create_subscription(String, "fake_arm/fault", print, 10, callback_group=group)
     states = node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
+    standing = False
     position, velocity, pacer = list(HOME), [0.0] * 7, Pacer(SteadyClock(), round(1e9 / RATE))
     while not stop:
         pacer.wait()
         for message in taken(commands):
-            velocity = list(message.data)
+            velocity = [0.0] * 7 if standing else list(message.data)
         position = [p + v / RATE for p, v in zip(position, velocity, strict=True)]
         values = {f"panda_joint{i + 1}": (position[i], velocity[i]) for i in range(7)}
         values |= {"finger_1": (0.04, math.nan), "finger_2": (0.04, math.nan)}
@@ -79,6 +81,8 @@ def main():
                 message.velocity = message.velocity[:-1]
             elif fault.data == "outside":
                 position[3] = 0.2
+            elif fault.data in ("stand", "go"):
+                standing, velocity = fault.data == "stand", [0.0] * 7
         message.header.stamp = node.get_clock().now().to_msg()
         states.publish(message)
     node.destroy_node()

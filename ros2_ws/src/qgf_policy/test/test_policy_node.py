@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.srv import DescribeParameters
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from qgf_core.kinematics import Kinematics
@@ -76,7 +76,7 @@ def test_100_hz_are_kept_and_every_stamp_is_in_order(active):
     last = statuses[-1]
     print("stages [us], mean:", 1e6 * np.array(last.stage_mean), "max:", 1e6 * np.array(last.stage_max))
     assert last.control_rate == 100.0 and last.cycles == pytest.approx(commands[-1].sequence, abs=20)
-    assert list(last.stage_names) == ["take", "infer", "limit", "publish"]
+    assert list(last.stage_names) == ["wait", "take", "infer", "limit", "publish"]
     assert all(0 < mean <= most < 1 for mean, most in zip(last.stage_mean, last.stage_max, strict=True))
     assert last.period_jitter_rms <= last.period_jitter_max and 0 < last.state_age < STALE
 
@@ -237,21 +237,94 @@ def test_parameters_are_described_typed_and_guarded(active):
     assert active.put("speed_scale", 1.0).successful
 
 
-def test_another_policy_is_loaded_only_while_inactive_and_from_the_folder(active, reaching_bundle, tmp_path):
+def load(operator, path):
+    return operator.call(LoadPolicy, "load_policy", LoadPolicy.Request(bundle=str(path)))
+
+
+def test_another_policy_is_swapped_in_while_the_arm_moves_and_back_again(active, reaching_bundle):
     other = reaching_bundle.with_name("other.pt")
     other.write_bytes(reaching_bundle.read_bytes())
-    (tmp_path / "outside.pt").write_bytes(reaching_bundle.read_bytes())
+    active.send_far_goal()
+    active.until_moving()
+    active.forget()
+    answer = load(active, "other.pt")
+    assert answer.success and len(answer.sha256) == 64
+    active.until(lambda: active.statuses and active.statuses[-1].bundle == str(other), "the other bundle in the status")
+    assert active.call(Trigger, "rollback_policy").success
+    active.until(lambda: active.statuses[-1].bundle == str(reaching_bundle), "the first bundle in the status")
+    active.listen(0.3)
+    assert active.mode() == PolicyStatus.ACTIVE and {s.mode for s in active.statuses} == {PolicyStatus.ACTIVE}
+    assert all(len(c.raw_action) == 7 for c in active.commands), "no period without an action"
+    active.check_limits()
 
-    def load(path):
-        return active.call(LoadPolicy, "load_policy", LoadPolicy.Request(bundle=str(path)))
 
-    refused = load("other.pt")
-    assert not refused.success and "only while the node is inactive" in refused.message
+def test_a_bad_bundle_changes_nothing_while_the_arm_moves(active, reaching_bundle, tmp_path):
+    outside = tmp_path / "outside.pt"
+    outside.write_bytes(reaching_bundle.read_bytes())
+    broken = bytearray(reaching_bundle.read_bytes())
+    broken[len(broken) // 2] ^= 1
+    reaching_bundle.with_name("broken.pt").write_bytes(broken)
+    active.until_moving()
+    active.forget()
+    for path, words in ((outside, "lies outside"), ("none.pt", "cannot be read"), ("broken.pt", "SHA-256")):
+        answer = load(active, path)
+        assert not answer.success and words in answer.message
+    active.until(lambda: active.statuses, "a status")
+    assert active.statuses[-1].mode == PolicyStatus.ACTIVE and active.statuses[-1].bundle == str(reaching_bundle)
+    assert all(len(c.raw_action) == 7 for c in active.commands)
+    active.check_limits()
+
+
+def test_a_second_commander_ends_the_activation_and_forbids_another(active):
+    active.until_moving()
+    rival = active.node.create_publisher(Float64MultiArray, "forward_velocity_controller/commands", 1)
+    try:
+        active.until(lambda: active.mode() == PolicyStatus.INACTIVE, "the end of the activation", 5.0)
+        status = active.statuses[-1]
+        assert "somebody else commands the arm too: operator" in status.fault, status.fault
+        assert status.faults_second_commander == 1
+        active.until(lambda: active.label() == "inactive", "the lifecycle state to follow", 5.0)
+        assert not np.any(active.sent[-1]), "it came to rest first"
+        active.check_limits()
+        assert not active.transition(Transition.TRANSITION_ACTIVATE)
+    finally:
+        active.node.destroy_publisher(rival)
+    active.until(lambda: active.transition(Transition.TRANSITION_ACTIVATE), "an activation without the rival", 10.0)
+
+
+def test_an_arm_that_does_not_follow_ends_the_activation(active):
+    active.until(lambda: active.arm_fault.get_subscription_count() > 0, "the arm's subscription")
+    active.until_moving()
+    active.arm_fault.publish(String(data="stand"))
+    try:
+        active.until(lambda: active.mode() == PolicyStatus.INACTIVE, "the end of the activation", 5.0)
+        assert "from where its commands should have brought it" in active.statuses[-1].fault
+        active.until(lambda: active.label() == "inactive", "the lifecycle state to follow", 5.0)
+        active.check_limits()
+    finally:
+        active.arm_fault.publish(String(data="go"))
+
+
+def test_another_policy_is_loaded_while_inactive_and_a_changed_file_is_told_and_not_activated(active, reaching_bundle):
+    other = reaching_bundle.with_name("other.pt")
+    other.write_bytes(reaching_bundle.read_bytes())
     assert active.transition(Transition.TRANSITION_DEACTIVATE)
-    assert not load(tmp_path / "outside.pt").success and not load("none.pt").success
     active.reach(PolicyStatus.INACTIVE)
-    assert active.statuses[-1].bundle == str(reaching_bundle)
-    answer = load("other.pt")
+    answer = load(active, "other.pt")
     assert answer.success and len(answer.sha256) == 64
     active.until(lambda: active.statuses[-1].bundle == str(other), "the other bundle in the status")
+    assert not active.call(Trigger, "rollback_policy").success, "nothing was swapped while it ran"
+    assert active.transition(Transition.TRANSITION_ACTIVATE)
+    other.write_bytes(reaching_bundle.read_bytes())  # written anew with the same content: no change
+    active.listen(1.5)
+    assert active.statuses[-1].faults_bundle_changed == 0
+    with other.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"other bytes")
+    active.until(lambda: active.statuses[-1].faults_bundle_changed == 1, "the change noticed", 5.0)
+    assert active.statuses[-1].mode in (PolicyStatus.ACTIVE, PolicyStatus.RAMPING, PolicyStatus.HOLDING)
+    assert active.transition(Transition.TRANSITION_DEACTIVATE)
+    assert not active.transition(Transition.TRANSITION_ACTIVATE)
+    active.until(lambda: "was changed on disk" in active.statuses[-1].fault, "the refusal told", 5.0)
+    assert load(active, reaching_bundle.name).success
     assert active.transition(Transition.TRANSITION_ACTIVATE)

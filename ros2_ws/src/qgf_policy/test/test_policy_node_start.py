@@ -85,7 +85,7 @@ def test_a_refusal_without_autostart_is_told_and_the_position_interface_holds(st
     assert operator.transition(Transition.TRANSITION_CONFIGURE)
     assert len(operator.reach(PolicyStatus.INACTIVE).bundle_sha256) == 64
     operator.forget()
-    assert operator.transition(Transition.TRANSITION_ACTIVATE)
+    assert operator.transition(Transition.TRANSITION_ACTIVATE), node.text()
     operator.until(lambda: len(operator.positions) > 200 and operator.joint_states, "position commands")
     # Without a goal the position at activation is held; the arm does not follow positions and stands there still.
     assert np.ptp(np.array(operator.positions), axis=0).max() < 1e-9

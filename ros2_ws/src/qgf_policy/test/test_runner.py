@@ -90,7 +90,7 @@ def test_previous_action_is_the_unlimited_output_and_zero_after_activation(rig):
     r = rig(lambda observation: np.full(7, next(values)))
     r.activate()
     commands = r.run(5)
-    seen = [observation[21:28] for observation in r.runner._bundle.observations]
+    seen = [observation[21:28] for observation in r.policy.observations]
     np.testing.assert_array_equal(seen[0], np.zeros(7))
     for before, observed in zip(commands, seen[1:], strict=False):
         np.testing.assert_array_equal(observed, before.raw_action)
@@ -99,19 +99,19 @@ def test_previous_action_is_the_unlimited_output_and_zero_after_activation(rig):
         pass
     r.activate()
     r.step()
-    np.testing.assert_array_equal(r.runner._bundle.observations[-1][21:28], np.zeros(7))
+    np.testing.assert_array_equal(r.policy.observations[-1][21:28], np.zeros(7))
 
 
 def test_history_starts_anew_after_activation_and_after_a_hold(rig):
     r = rig(0.5)
     r.activate()
     r.run(30)
-    first, later = r.runner._bundle.observations[0], r.runner._bundle.observations[-1]
+    first, later = r.policy.observations[0], r.policy.observations[-1]
     np.testing.assert_array_equal(first[:7], first[7:14])  # the newest stands in for the one before the start
     assert np.abs(later[:7] - later[7:14]).min() > 0
     r.step(r.state(missing=("panda_joint1",)))
     r.step()
-    resumed = r.runner._bundle.observations[-1]
+    resumed = r.policy.observations[-1]
     np.testing.assert_array_equal(resumed[:7], resumed[7:14])
     np.testing.assert_array_equal(resumed[21:28], np.zeros(7))
 
@@ -245,7 +245,7 @@ def test_inference_every_nth_command_and_the_limiter_at_every_one(rig):
     r.activate()
     commands = r.run(500)
     assert [c.inference for c in commands] == [i % 10 == 0 for i in range(500)]
-    assert len(r.runner._bundle.observations) == 50
+    assert len(r.policy.observations) == 50
     assert [c.sequence for c in commands[::10]] == list(range(50)) and r.runner.status().cycles == 50
     velocities = np.array([c.values for c in commands])
     acceleration = np.diff(velocities, axis=0) * 1000.0
@@ -296,5 +296,5 @@ def test_state_age_and_stamps_are_told(rig):
 
 
 def test_control_rate_of_the_manifest_sets_the_periods(rig):
-    runner = PolicyRunner(rig().runner._bundle, RunnerSettings(command_rate=500.0))
+    runner = PolicyRunner(rig().policy, RunnerSettings(command_rate=500.0))
     assert (runner.control_period, runner.command_period, runner.substeps) == (10 * MS, 2 * MS, 5)

@@ -176,7 +176,7 @@ def test_the_goal_reaches_the_observation(rig):
     r.activate()
     r.step()
     tool = r.runner.manifest.kinematics().tool_position(r.robot.home)
-    observed = r.runner._bundle.observations[-1][-3:]
+    observed = r.policy.observations[-1][-3:]
     np.testing.assert_allclose(observed, 5.0 * (tool - np.array(GOAL)), atol=1e-6)
 
 

@@ -85,7 +85,8 @@ def test_limits_hold_under_bang_bang_actions_and_faults(make_rig, seed, interfac
 @pytest.mark.parametrize("interface", ["velocity", "position"])
 def test_pushed_at_a_limit_for_long_the_arm_stays_inside(make_rig, interface):
     for direction in (1.0, -1.0):
-        rig = make_rig(lambda o, d=direction: np.full(7, d), RunnerSettings(command_interface=interface))
+        run_settings = RunnerSettings(command_interface=interface, saturation_time=0.0)
+        rig = make_rig(lambda o, d=direction: np.full(7, d), run_settings)
         robot = rig.robot
         rig.activate()
         positions = []

@@ -1,0 +1,555 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fault campaign: every fault is injected into a moving arm over real DDS, at random times, and the policy node's
+reaction is measured.
+
+    ./qgf bench faults [--repetitions 20] [--only stale,nan] [--seed 0] [--json]
+
+Three processes: the policy node at 100 Hz, an arm that follows commands and fails on request, and this one, which hears
+all. A command is unsafe if it is not finite, beyond a velocity limit, or differs from the one before by more than the
+acceleration limit allows. Reaction: from the injection's taking effect (the arm's own stamp, or the moment of asking)
+until the node's first message that shows it. Exits with 1 if a command was unsafe, or a fault was missed or late.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+import torch
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.callback_groups import CallbackGroup
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Float64MultiArray, String
+from std_srvs.srv import Trigger
+from tqdm import tqdm
+
+from qgf_core.action import ActionSpec
+from qgf_core.bundle import save_bundle
+from qgf_core.clocks import Pacer, SteadyClock
+from qgf_core.manifest import Box, Manifest, make_manifest
+from qgf_core.observation import ObservationTerm
+from qgf_core.robot import load_robot, read_urdf
+from qgf_msgs.msg import PolicyCommand, PolicyStatus
+from qgf_policy.realtime import ask
+from qgf_policy.settings import RealtimeSettings
+
+RATE, STATE_RATE = 100.0, 200.0
+ROBOT = load_robot("panda")
+FULL_AT, NAN_AT = 0.75, 0.95
+"""For goals further than this in x [m] the campaign's policy asks for full speed, or answers NaN."""
+
+
+# ----------------------------------------------------------------------------------------------------- the policy
+
+
+class Reacher(torch.nn.Module):
+    """Goes to the goal by the Jacobian's pseudo-inverse at home; misbehaves for goals far out in x.
+
+    The goal's x is read off the observation, tool - goal, with the tool's place by the Jacobian. All by layers that a
+    bundle may hold.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__()
+        jacobian = manifest.kinematics().tool_jacobian(ROBOT.home)
+        inverse = np.linalg.pinv(jacobian)
+        weight, rows = np.zeros((7, 24)), np.zeros((8, 24))
+        weight[:, :7] = -0.5 * (np.eye(7) - inverse @ jacobian)
+        weight[:, -3:] = -2.0 * inverse
+        # The goal's x: too far out it means full speed for joint 7, which leaves the tool alone, or NaN.
+        rows[6:, :7], rows[6:, 21] = jacobian[0], -1.0
+        self.wish, self.beyond = torch.nn.Linear(24, 7, bias=False), torch.nn.Linear(24, 8)
+        with torch.no_grad():
+            self.wish.weight.copy_(torch.from_numpy(weight / ROBOT.policy_velocity[:, None]))
+            self.beyond.weight.copy_(torch.from_numpy(rows))
+            home_x = float(manifest.kinematics().tool_position(ROBOT.home)[0])
+            self.beyond.bias.copy_(torch.tensor([-1.0] * 6 + [home_x - FULL_AT, home_x - NAN_AT]))
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        beyond = torch.relu(self.beyond(observation))
+        broken = beyond[:, 7:] * 1e38 * 1e38  # 0, or infinite
+        return torch.tanh(self.wish(observation) + beyond[:, :7] * 1e6) + (broken - broken)
+
+
+def export(path: Path) -> None:
+    """The campaign's bundle."""
+    names = ("joint_position", "joint_velocity", "previous_action", "tool_position_error")
+    manifest = make_manifest(
+        task="reach",
+        robot=ROBOT,
+        observation=tuple(ObservationTerm(name) for name in names),
+        action=ActionSpec("joint_velocity", tuple(ROBOT.policy_velocity.tolist())),
+        control_rate=RATE,
+        delay_range=(0.0, 0.0),
+        goal_region=Box((0.3, -0.4, 0.2), (1.2, 0.4, 0.7)),
+        training={},
+        evaluation={},
+        urdf=read_urdf(ROBOT),
+    )
+    save_bundle(path, Reacher(manifest), manifest, np.zeros((4, 24)))
+
+
+# -------------------------------------------------------------------------------------------------------- the arm
+
+
+class NotSpun(CallbackGroup):
+    """Subscriptions whose messages are taken by the arm's own loop."""
+
+
+def taken(subscription: Any) -> Any:
+    """Every message that has arrived."""
+    while (message := subscription.handle.take_message(subscription.msg_type, False)) is not None:
+        yield message[0]
+
+
+def arm() -> None:
+    """Follows velocity commands at once and publishes its state; `arm/fault` names a fault and how long it lasts [s].
+
+    When a fault takes effect it is told on `arm/injected`, by name and steady time [ns].
+    """
+    ask(RealtimeSettings(priority=40), 0)
+    rclpy.init()
+    node = rclpy.create_node("campaign_arm")
+    group = NotSpun()
+    commands = node.create_subscription(
+        Float64MultiArray, ROBOT.topics.velocity, print, 10, callback_group=group
+    )
+    requests = node.create_subscription(String, "arm/fault", print, 10, callback_group=group)
+    injected = node.create_publisher(String, "arm/injected", 10)
+    states = node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
+    names = ["finger", *ROBOT.joint_names]
+    position, velocity, fault, until = ROBOT.home.copy(), np.zeros(7), "", 0.0
+    pacer = Pacer(SteadyClock(), round(1e9 / STATE_RATE))
+    while True:
+        pacer.wait()
+        for request in taken(requests):
+            fault, lasts = request.data.split()
+            until = time.monotonic() + float(lasts)
+            injected.publish(String(data=f"{fault} {time.monotonic_ns()}"))
+            if fault == "home":
+                position, velocity = ROBOT.home.copy(), np.zeros(7)
+        if time.monotonic() > until:
+            fault = ""
+        for command in taken(commands):
+            velocity = np.array(command.data)
+        if fault == "protective_stop":
+            velocity = np.zeros(7)
+        position = position + velocity / STATE_RATE
+        if fault == "stale":
+            continue
+        order = list(range(8))
+        if fault == "permute":
+            order = order[::-1]
+        elif fault == "missing_joint":
+            order.remove(3)
+        told, values, speeds = list(names), np.append(0.04, position), np.append(math.nan, velocity)
+        if fault == "nan":
+            values[4] = math.nan
+        elif fault == "infinite_velocity":
+            speeds[2] = math.inf
+        elif fault == "named_twice":
+            told[2] = told[1]
+        message = JointState(name=[told[i] for i in order])
+        message.position = array.array("d", values[order].tolist())
+        message.velocity = array.array("d", speeds[order].tolist())
+        if fault == "lengths":
+            message.velocity = message.velocity[:-1]
+        stamp = node.get_clock().now().nanoseconds
+        stamp += {"stamps_back": -(10**9), "stamps_ahead": 10**9}.get(fault, 0)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+        states.publish(message)
+
+
+# --------------------------------------------------------------------------------------------------- the operator
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One row of the campaign."""
+
+    name: str
+    reaction: str
+    """As declared: "hold" and go on by itself, "end" the activation, "latch", "refuse" a goal, or "none"."""
+    within: float
+    """The reaction shows within this time [s] after the injection takes effect."""
+    words: str = ""
+    """In the fault that the node tells."""
+    lasts: float = 0.3
+    inject: Callable[[Campaign], float] | None = None
+    """Returns when it took effect (steady [s]); None: the arm does it under this name."""
+    mend: Callable[[Campaign], None] | None = None
+
+
+class Campaign:
+    """Hears everything, injects, and judges."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.random = folder, np.random.default_rng(seed)
+        self.bundle = folder / "bundle.pt"
+        export(self.bundle)
+        rclpy.init()
+        self.node = rclpy.create_node("operator")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.commands: list[tuple[float, PolicyCommand]] = []
+        self.statuses: list[tuple[float, PolicyStatus]] = []
+        self.injected: list[str] = []
+        self.sent_bad = self.sent = 0
+        deep = QoSProfile(depth=1000)
+        subscribe = self.node.create_subscription
+        subscribe(PolicyCommand, "policy_node/command", lambda m: self.commands.append((time.monotonic(), m)), deep)
+        subscribe(PolicyStatus, "policy_node/status", lambda m: self.statuses.append((time.monotonic(), m)), deep)
+        subscribe(String, "arm/injected", lambda m: self.injected.append(m.data), deep)
+        subscribe(Float64MultiArray, ROBOT.topics.velocity, self._on_sent, deep)
+        self.goal = self.node.create_publisher(PoseStamped, "policy_node/goal", 10)
+        self.request = self.node.create_publisher(String, "arm/fault", 10)
+        self.estop_request = self.node.create_publisher(Bool, "policy_node/estop_request", 10)
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.start("arm", [sys.executable, str(Path(__file__).resolve()), "--arm"])
+        options = {"bundle": self.bundle, "autostart": "true", "saturation_time": "0.4", "ramp_duration": "0.1"}
+        parameters = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
+        program = "from qgf_policy.start import main; main()"
+        self.start("policy_node", [sys.executable, "-c", program, "--ros-args", *parameters])
+        self.far = False
+        self.rival: Any = None
+
+    def start(self, name: str, command: list[str]) -> None:
+        """A process whose output goes to a file."""
+        log = (self.folder / f"{name}.log").open("ab")
+        self.children[name] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def close(self) -> None:
+        """End all processes."""
+        for child in self.children.values():
+            child.send_signal(signal.SIGCONT)
+            child.terminate()
+        for child in self.children.values():
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def _on_sent(self, message: Float64MultiArray) -> None:
+        self.sent += 1
+        values = np.array(message.data)
+        if values.shape != (7,) or not np.all(np.abs(values) <= ROBOT.velocity_limit + 1e-9):  # NaN fails too
+            self.sent_bad += 1
+
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = 30.0) -> None:
+        """Listen until it holds."""
+        end = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > end:
+                last = [(m.mode, m.fault) for _, m in self.statuses[-1:]]
+                raise SystemExit(f"qgf: error: campaign: not within {timeout:g} s: {what}; last status {last}")
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def listen(self, seconds: float) -> None:
+        """Listen for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def call(self, kind: Any, name: str, request: Any = None) -> Any:
+        """The answer of a service of the policy node."""
+        client = self.node.create_client(kind, f"policy_node/{name}")
+        self.until(client.service_is_ready, f"service {name}")
+        future = client.call_async(request or kind.Request())
+        self.until(future.done, f"the answer of {name}")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def transition(self, number: int) -> bool:
+        """Whether a lifecycle transition succeeded."""
+        request = ChangeState.Request(transition=Transition(id=number))
+        return bool(self.call(ChangeState, "change_state", request).success)
+
+    def send_goal(self, x: float, y: float, z: float) -> None:
+        """A goal in the base frame."""
+        message = PoseStamped()
+        message.header.frame_id = ROBOT.base_frame
+        message.pose.position.x, message.pose.position.y, message.pose.position.z = x, y, z
+        self.goal.publish(message)
+
+    def mode(self) -> int | None:
+        """The mode last told."""
+        return self.statuses[-1][1].mode if self.statuses else None
+
+    def bring_to_motion(self) -> None:
+        """Active and moving, whatever was before."""
+        self.statuses.clear()
+        self.until(lambda: self.statuses, "a status")
+        if self.mode() == PolicyStatus.ESTOPPED:
+            self.call(Trigger, "reset_estop")
+            self.statuses.clear()
+            self.until(lambda: self.mode() == PolicyStatus.INACTIVE, "the stop unlatched")
+        if self.mode() == PolicyStatus.INACTIVE:
+            self.request.publish(String(data="home 0.1"))  # the linear policy is good near home only
+            self.listen(0.3)  # the node follows its runner
+            self.until(lambda: self.transition(Transition.TRANSITION_ACTIVATE), "an activation")
+        self.statuses.clear()
+        self.far = not self.far
+        goal = (0.45, -0.2, 0.35) if self.far else (0.6, 0.2, 0.55)
+        self.send_goal(*goal)
+        self.until(lambda: self.mode() == PolicyStatus.ACTIVE, "mode ACTIVE")
+        self.commands.clear()
+        self.send_goal(*((0.6, 0.2, 0.55) if self.far else (0.45, -0.2, 0.35)))
+        self.until(lambda: self.commands and np.abs(self.commands[-1][1].command).max() > 0.3, "motion")
+
+    def run(self, fault: Fault) -> dict[str, float]:
+        """One repetition: detected, reaction time, unsafe commands, recovered."""
+        self.bring_to_motion()
+        self.listen(float(self.random.uniform(0.0, 0.2)))
+        self.statuses.clear()
+        kept = self.commands[-1:]
+        self.commands[:] = kept
+        bad_before = self.sent_bad
+        if fault.inject is not None:
+            effect = fault.inject(self)
+        else:
+            self.injected.clear()
+            self.request.publish(String(data=f"{fault.name} {fault.lasts}"))
+            self.until(lambda: self.injected, "the injection")
+            effect = 1e-9 * float(self.injected[-1].split()[1])
+        reacted = self._reaction(fault, effect)
+        self.listen(max(0.0, fault.lasts - (time.monotonic() - effect)) + 0.1)
+        if fault.mend is not None:
+            fault.mend(self)
+        recovered = self._recovered(fault)
+        self.listen(0.1)
+        unsafe = self._unsafe() + self.sent_bad - bad_before
+        return {
+            "detected": float(reacted is not None and reacted <= fault.within),
+            "reaction": math.nan if reacted is None else reacted,
+            "unsafe": float(unsafe),
+            "recovered": float(recovered),
+        }
+
+    def _reaction(self, fault: Fault, effect: float) -> float | None:
+        if fault.reaction == "none":
+            self.listen(fault.within)
+            quiet = all(m.mode == PolicyStatus.ACTIVE for _, m in self.statuses)
+            return 0.0 if quiet and all(not m.fault for _, m in self.commands) else None
+        end = max(effect, time.monotonic()) + 4.0 * fault.within + 2.0
+        while time.monotonic() < end:
+            for at, command in self.commands:
+                if fault.words in command.fault and command.fault and at >= effect and fault.reaction != "refuse":
+                    return max(at - effect, 0.0)
+            for at, status in self.statuses:
+                if fault.words in status.fault and status.fault and at >= effect:
+                    return max(at - effect, 0.0)
+            self.executor.spin_once(timeout_sec=0.005)
+        return None
+
+    def _recovered(self, fault: Fault) -> bool:
+        """Whether what was declared came about in the end."""
+        wanted = {
+            "hold": PolicyStatus.ACTIVE,
+            "refuse": PolicyStatus.ACTIVE,
+            "none": PolicyStatus.ACTIVE,
+            "end": PolicyStatus.INACTIVE,
+            "latch": PolicyStatus.ESTOPPED,
+        }[fault.reaction]
+        if fault.reaction == "hold":
+            self.send_goal(0.5, 0.1, 0.45)  # the bad goal of some of them is not to be kept
+        self.statuses.clear()
+        end = time.monotonic() + 3.0
+        while time.monotonic() < end and self.mode() != wanted:
+            self.executor.spin_once(timeout_sec=0.01)
+        self.listen(0.2)
+        at_rest = fault.reaction not in ("end", "latch") or not np.any(self.commands[-1][1].command)
+        return self.mode() == wanted and at_rest
+
+    def _unsafe(self) -> int:
+        """Commands since the injection that are not finite, too fast, or jump."""
+        messages = [m for _, m in self.commands]
+        values = np.array([m.command for m in messages])
+        unsafe = int(np.sum(~np.all(np.abs(values) <= ROBOT.velocity_limit + 1e-9, axis=1)))
+        following = np.diff([m.sequence for m in messages]) == 1
+        jumps = np.any(np.abs(np.diff(values, axis=0)) > ROBOT.acceleration_limit / RATE + 1e-9, axis=1)
+        return unsafe + int(np.sum(jumps & following))
+
+
+# ------------------------------------------------------------------------------------------------------ the faults
+
+
+def goal_at(x: float, y: float = 0.0, z: float = 0.4) -> Callable[[Campaign], float]:
+    """Sends this goal."""
+
+    def inject(campaign: Campaign) -> float:
+        campaign.send_goal(x, y, z)
+        return time.monotonic()
+
+    return inject
+
+
+def estop_by_topic(campaign: Campaign) -> float:
+    campaign.estop_request.publish(Bool(data=True))
+    return time.monotonic()
+
+
+def estop_by_service(campaign: Campaign) -> float:
+    began = time.monotonic()
+    campaign.call(Trigger, "estop")
+    return began
+
+
+def rival_comes(campaign: Campaign) -> float:
+    campaign.rival = campaign.node.create_publisher(Float64MultiArray, ROBOT.topics.velocity, 1)
+    return time.monotonic()
+
+
+def rival_goes(campaign: Campaign) -> None:
+    campaign.node.destroy_publisher(campaign.rival)
+
+
+def change_bundle(campaign: Campaign) -> float:
+    data = bytearray(campaign.bundle.read_bytes())
+    data[len(data) // 3] ^= 1
+    campaign.bundle.write_bytes(data)
+    return time.monotonic()
+
+
+def mend_bundle(campaign: Campaign) -> None:
+    data = bytearray(campaign.bundle.read_bytes())
+    data[len(data) // 3] ^= 1
+    campaign.bundle.write_bytes(data)
+    campaign.transition(Transition.TRANSITION_DEACTIVATE)
+    campaign.until(lambda: campaign.transition(Transition.TRANSITION_CLEANUP), "the clean-up")
+    campaign.until(lambda: campaign.transition(Transition.TRANSITION_CONFIGURE), "the configuration")
+    campaign.bring_to_motion()
+
+
+def starve(campaign: Campaign) -> float:
+    """The node is stopped and let go in turn: most of its deadlines pass by."""
+    began = time.monotonic()
+    child = campaign.children["policy_node"]
+    while time.monotonic() < began + 0.8:
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(0.025)
+        child.send_signal(signal.SIGCONT)
+        campaign.listen(0.012)
+    return began
+
+
+def pause(campaign: Campaign) -> float:
+    """The node stands still for 2 s, and then finds the arm's latest states and its own last command in force."""
+    began = time.monotonic()
+    child = campaign.children["policy_node"]
+    child.send_signal(signal.SIGSTOP)
+    campaign.listen(2.0)
+    child.send_signal(signal.SIGCONT)
+    return began
+
+
+FAULTS = (
+    Fault("stale", "hold", 0.06, "ms old"),
+    Fault("missing_joint", "hold", 0.06, "ms old"),
+    Fault("stamps_back", "hold", 0.06, "ms old"),
+    Fault("stamps_ahead", "hold", 0.03, "ahead of this machine's clock"),
+    Fault("nan", "hold", 0.03, "not finite"),
+    Fault("infinite_velocity", "hold", 0.03, "not finite"),
+    Fault("named_twice", "hold", 0.03, "twice"),
+    Fault("lengths", "hold", 0.03, "8 names, 8 positions, 7 velocities"),
+    Fault("permute", "none", 0.4),
+    Fault("protective_stop", "end", 1.0, "from where its commands should have brought it", lasts=1.5),
+    Fault("non_finite_action", "hold", 0.05, "output is not finite", inject=goal_at(1.1)),
+    Fault("saturated_action", "end", 0.55, "for full speed", lasts=0.5, inject=goal_at(0.85)),
+    Fault("non_finite_goal", "refuse", 0.2, "not three finite numbers", inject=goal_at(math.nan)),
+    Fault("goal_outside", "refuse", 0.2, "outside the region", inject=goal_at(3.0)),
+    Fault("estop_topic", "latch", 0.05, "emergency stop", lasts=0.6, inject=estop_by_topic),
+    Fault("estop_service", "latch", 0.05, "emergency stop", lasts=0.6, inject=estop_by_service),
+    Fault("second_commander", "end", 0.5, "somebody else commands", lasts=1.0, inject=rival_comes, mend=rival_goes),
+    Fault("starved_node", "end", 1.2, "overrun or left out", lasts=1.5, inject=starve),
+    Fault("paused_node", "end", 2.5, "activate again", lasts=2.5, inject=pause),
+)
+"""Declared: what the node does, and by when [s]: its own periods, and 20 ms for transport and hearing."""
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="qgf bench faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repetitions", type=int, default=20, help="of each fault (default: 20)")
+    parser.add_argument("--only", help="names of faults, comma-separated: " + ", ".join(f.name for f in FAULTS))
+    parser.add_argument("--seed", type=int, default=0, help="of the random times (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print one flat JSON object")
+    parser.add_argument("--arm", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.arm:
+        arm()
+    wanted = options.only.split(",") if options.only else [fault.name for fault in FAULTS]
+    unknown = sorted(set(wanted) - {fault.name for fault in FAULTS})
+    if unknown or options.repetitions < 1:
+        parser.error(f"unknown faults: {', '.join(unknown)}" if unknown else "--repetitions must be at least 1")
+    faults = [fault for fault in FAULTS if fault.name in wanted]
+    rows: dict[str, list[dict[str, float]]] = {fault.name: [] for fault in faults}
+    with tempfile.TemporaryDirectory() as folder:
+        campaign = Campaign(Path(folder), options.seed)
+        try:
+            campaign.until(lambda: campaign.mode() == PolicyStatus.HOLDING, "the policy node's start", 60.0)
+            for fault in tqdm([f for _ in range(options.repetitions) for f in faults], unit="fault", disable=None):
+                rows[fault.name].append(campaign.run(fault))
+        finally:
+            campaign.close()
+            log = (Path(folder) / "policy_node.log").read_text(errors="replace")
+    crashed = "Traceback" in log
+    flat: dict[str, float] = {"commands": float(campaign.sent), "node_crashed": float(crashed)}
+    for fault in faults:
+        found = rows[fault.name]
+        reactions = [row["reaction"] for row in found if not math.isnan(row["reaction"])]
+        flat |= {
+            f"{fault.name}.injected": float(len(found)),
+            f"{fault.name}.detected": sum(row["detected"] for row in found),
+            f"{fault.name}.recovered": sum(row["recovered"] for row in found),
+            f"{fault.name}.worst_reaction_ms": 1e3 * max(reactions) if reactions else -1.0,
+            f"{fault.name}.declared_ms": 1e3 * fault.within,
+            f"{fault.name}.unsafe_commands": sum(row["unsafe"] for row in found),
+        }
+    if options.json:
+        print(json.dumps(flat))
+    else:
+        print(f"{'fault':<20}{'reaction':<10}{'injected':>9}{'detected':>9}{'as declared after':>18}"
+              f"{'worst [ms]':>11}{'declared':>9}{'unsafe':>7}")
+        for fault in faults:
+            get = {key.rpartition(".")[2]: value for key, value in flat.items() if key.startswith(f"{fault.name}.")}
+            print(
+                f"{fault.name:<20}{fault.reaction:<10}{get['injected']:9.0f}{get['detected']:9.0f}"
+                f"{get['recovered']:18.0f}{get['worst_reaction_ms']:11.1f}{get['declared_ms']:9.0f}"
+                f"{get['unsafe_commands']:7.0f}"
+            )
+        print(f"{campaign.sent} commands heard; the node {'CRASHED' if crashed else 'never crashed'}")
+    good = not crashed and all(
+        flat[f"{f.name}.detected"] == flat[f"{f.name}.recovered"] == flat[f"{f.name}.injected"]
+        and flat[f"{f.name}.unsafe_commands"] == 0
+        for f in faults
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)

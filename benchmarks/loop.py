@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well the control loop keeps time, beside rclpy's own timer doing the same work.
+
+    ./qgf bench loop [--rates 250,500,1000] [--seconds 30] [--runs 3] [--json]
+
+Joint states of 7 joints come at the same rate from another process; the policy is a 256 x 256 network in a bundle, run
+by the policy node's own loop, runner, limiter and status. A cycle's time is taken when publish has returned. A period
+longer than 1.1 (late10) or 1.5 (late50) times nominal is late, and so is every deadline that was left out; the shares
+are of the deadlines due. Latency is from the take of the state to the return of publish. cpu_us is the whole process's.
+
+  fifo          SCHED_FIFO and mlockall (keys absent where the system does not permit them)
+  plain         ordinary scheduling
+  create_timer  the same work in a timer of rclpy with an executor's subscription, ordinary scheduling
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+CELLS = ("fifo", "plain", "create_timer")
+SETTLE = 1.0
+"""Left out at the beginning [s]: discovery and first calls."""
+
+
+# ---------------------------------------------------------------------------------------- in the measured processes
+
+
+def publisher(rate: float) -> None:
+    """Joint states of the Panda at home, until the parent ends this process."""
+    import rclpy
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import JointState
+
+    from qgf_core.clocks import Pacer, SteadyClock
+    from qgf_core.robot import load_robot
+    from qgf_policy.realtime import ask
+    from qgf_policy.settings import RealtimeSettings
+
+    robot = load_robot("panda")
+    ask(RealtimeSettings(priority=40), 0)
+    rclpy.init()
+    node = rclpy.create_node("driver")
+    states = node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
+    message = JointState(name=list(robot.joint_names))
+    message.position, message.velocity = array.array("d", robot.home.tolist()), array.array("d", [0.0] * 7)
+    pacer = Pacer(SteadyClock(), round(1e9 / rate))
+    while True:
+        pacer.wait()
+        message.header.stamp = node.get_clock().now().to_msg()
+        states.publish(message)
+
+
+def make_runner(rate: float, folder: Path):
+    """A runner round a freshly exported, untrained 256 x 256 policy."""
+    import torch
+
+    from qgf_core.action import ActionSpec
+    from qgf_core.bundle import load_bundle, save_bundle
+    from qgf_core.manifest import Box, make_manifest
+    from qgf_core.observation import ObservationTerm
+    from qgf_core.robot import load_robot, read_urdf
+    from qgf_policy.runner import PolicyRunner
+    from qgf_policy.settings import RunnerSettings
+
+    robot = load_robot("panda")
+    names = ("joint_position", "joint_velocity", "previous_action", "tool_position_error")
+    manifest = make_manifest(
+        task="reach",
+        robot=robot,
+        observation=tuple(ObservationTerm(name) for name in names),
+        action=ActionSpec("joint_velocity", tuple(robot.policy_velocity.tolist())),
+        control_rate=rate,
+        delay_range=(0.0, 0.0),
+        goal_region=Box((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)),
+        training={},
+        evaluation={},
+        urdf=read_urdf(robot),
+    )
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(24, 256), torch.nn.SiLU(), torch.nn.Linear(256, 256), torch.nn.SiLU()]
+    module = torch.nn.Sequential(*layers, torch.nn.Linear(256, 7), torch.nn.Tanh())
+    save_bundle(folder / "bundle.pt", module, manifest, np.zeros((4, 24)))
+    bundle = load_bundle(folder / "bundle.pt")
+    # The arm of this benchmark stands still, and states may be late without ending what is to be measured.
+    settings = RunnerSettings(state_timeout=1.0, tracking_limit=0.0, saturation_time=0.0)
+    return bundle, PolicyRunner(bundle, settings)
+
+
+def activate(runner, state, now: int) -> None:
+    """With a goal, so that the policy is asked in every period."""
+    runner.set_goal((0.5, 0.1, 0.4), runner.manifest.robot.base_frame, 1, now)
+    runner.activate(state, now)
+
+
+class Stamps:
+    """When each cycle took the state and when its command was out [ns]."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.out: list[int] = []
+
+    def figures(self, period: int, cpu: float) -> dict[str, float]:
+        """The cell's figures; the deadlines left out are those that no cycle stands for."""
+        begin = self.out[0] + round(SETTLE * 1e9)
+        first = int(np.searchsorted(self.out, begin))
+        out, taken = np.array(self.out[first:]), np.array(self.taken[first:])
+        periods = np.diff(out)
+        left_out = int(np.maximum(np.round(periods / period) - 1, 0).sum())
+        due = len(periods) + left_out
+        latency = 1e-3 * (out - taken)
+        return {
+            "late10": (int(np.sum(periods > 1.1 * period)) + left_out) / due,
+            "late50": (int(np.sum(periods > 1.5 * period)) + left_out) / due,
+            "cpu_us": 1e6 * cpu / len(self.out),
+            "latency_p50_us": float(np.percentile(latency, 50)),
+            "latency_p99_us": float(np.percentile(latency, 99)),
+            "worst_period_us": float(1e-3 * periods.max()),
+            "cycles": float(due),
+        }
+
+
+def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str, float] | None:
+    """The policy node's loop; None where real-time rights were asked for and not given."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    from qgf_core.clocks import SteadyClock
+    from qgf_msgs.msg import PolicyStatus
+    from qgf_policy.conversions import NodeState, policy_status
+    from qgf_policy.loop import ControlLoop
+    from qgf_policy.preflight import warm_up
+    from qgf_policy.realtime import Companions
+    from qgf_policy.ros_port import EstopPort, RosPort
+    from qgf_policy.settings import RealtimeSettings
+
+    bundle, runner = make_runner(rate, folder)
+    rclpy.init()
+    node = rclpy.create_node("policy_node")
+    stamps = Stamps()
+
+    class StampedPort(RosPort):
+        def take(self, now: int):
+            self.began = time.monotonic_ns()
+            return super().take(now)
+
+        def send(self, values) -> None:
+            super().send(values)
+            stamps.out.append(time.monotonic_ns())
+            stamps.taken.append(self.began)
+
+    port = StampedPort(node, bundle.manifest.robot, runner, EstopPort(node), age_from_stamp=True)
+    realtime = RealtimeSettings(50, lock_memory=True) if fifo else RealtimeSettings()
+    loop = ControlLoop(runner, port, SteadyClock(), realtime, prepare=lambda: warm_up(bundle))
+    loop.start()
+    if loop.notes:
+        print("; ".join(loop.notes), file=sys.stderr)
+        return None
+    companions = Companions(realtime, loop.thread_id)
+    status = node.create_publisher(PolicyStatus, "~/status", 10)
+
+    def tell() -> None:
+        for report in loop.reports():
+            status.publish(policy_status(report, NodeState(), node.get_clock().now().nanoseconds))
+
+    node.create_timer(0.1, tell)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    end = time.monotonic() + 30.0
+    while loop.call(runner.judge_activation).result(5.0) is not None:
+        executor.spin_once(timeout_sec=0.05)
+        if time.monotonic() > end:
+            raise SystemExit("no joint states within 30 s")
+    loop.call(lambda state, now: activate(runner, state, now)).result(5.0)
+    began = time.process_time()
+    end = time.monotonic() + seconds + SETTLE
+    while time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+    cpu = time.process_time() - began
+    cycles = len(stamps.out)
+    held = runner.counters.faults_stale_state
+    loop.stop(2.0)
+    companions.end()
+    del stamps.out[cycles:], stamps.taken[cycles:]
+    return stamps.figures(runner.command_period, cpu) | {"held": float(held)}
+
+
+def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
+    """The same runner in a timer of rclpy."""
+    import rclpy
+    import torch
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import JointState
+    from std_msgs.msg import Float64MultiArray
+
+    from qgf_msgs.msg import PolicyCommand
+    from qgf_policy.conversions import array_message, nanoseconds, policy_command
+    from qgf_policy.joint_state import JointStateMerger
+
+    torch.set_num_threads(1)
+    _, runner = make_runner(rate, folder)
+    robot = runner.manifest.robot
+    rclpy.init()
+    node = rclpy.create_node("policy_node")
+    merger, stamps = JointStateMerger(robot, runner.state_limit), Stamps()
+    commands = node.create_publisher(Float64MultiArray, robot.topics.velocity, 1)
+    reports = node.create_publisher(PolicyCommand, "~/command", 100)
+    names, active = list(robot.joint_names), threading.Event()
+
+    def on_state(m: JointState) -> None:
+        stamp = nanoseconds(m.header.stamp)
+        age = node.get_clock().now().nanoseconds - stamp
+        merger.add(m.name, m.position, m.velocity, stamp, time.monotonic_ns(), age, len(m.effort))
+
+    def tick() -> None:
+        now = time.monotonic_ns()
+        state = merger.snapshot()
+        if not active.is_set():
+            if runner.judge_activation(state, now) is None:
+                activate(runner, state, now)
+                active.set()
+            return
+        command, _ = runner.step(state, now)
+        commands.publish(array_message(command.values))
+        stamps.out.append(time.monotonic_ns())
+        stamps.taken.append(now)
+        period, sent = runner.control_period, node.get_clock().now().nanoseconds
+        reports.publish(policy_command(command, "velocity", names, period, sent))
+
+    node.create_subscription(JointState, "joint_states", on_state, qos_profile_sensor_data)
+    node.create_timer(1.0 / rate, tick)
+    end = time.monotonic() + 30.0
+    while not active.is_set() and time.monotonic() < end:
+        rclpy.spin_once(node, timeout_sec=0.1)
+    began = time.process_time()
+    end = time.monotonic() + seconds + SETTLE
+    while time.monotonic() < end:
+        rclpy.spin_once(node, timeout_sec=0.1)
+    return stamps.figures(runner.command_period, time.process_time() - began)
+
+
+def cell(name: str, rate: float, seconds: float) -> None:
+    """Measure one cell and print it as JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        if name == "create_timer":
+            figures: dict[str, float] | None = create_timer(rate, seconds, Path(folder))
+        else:
+            figures = own_loop(rate, seconds, name == "fifo", Path(folder))
+    print(json.dumps(figures), flush=True)
+    os._exit(0)
+
+
+# ------------------------------------------------------------------------------------------------- in the parent
+
+
+def measure(name: str, rate: float, seconds: float) -> dict[str, float] | None:
+    """One run of one cell, with its driver beside it."""
+    base = [sys.executable, str(Path(__file__).resolve())]
+    driver = subprocess.Popen([*base, "--publisher", str(rate)])
+    try:
+        command = [*base, "--cell", name, "--rates", str(rate), "--seconds", str(seconds)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds + 120)
+    finally:
+        driver.kill()
+        driver.wait()
+    if done.returncode != 0:
+        raise SystemExit(f"qgf: error: the cell {name} at {rate:g} Hz failed; see above")
+    figures: dict[str, float] | None = json.loads(done.stdout)
+    return figures
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        prog="qgf bench loop", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rates", default="250,500,1000", help="[Hz], comma-separated (default: 250,500,1000)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="a run's length (default: 30)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each cell; medians are printed (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print one flat JSON object")
+    parser.add_argument("--cell", choices=CELLS, help=argparse.SUPPRESS)
+    parser.add_argument("--publisher", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.publisher:
+        publisher(options.publisher)
+    try:
+        rates = [float(rate) for rate in options.rates.split(",")]
+    except ValueError:
+        parser.error(f"--rates {options.rates}: give numbers, comma-separated")
+    if options.seconds <= 0 or options.runs < 1 or min(rates) < 1:
+        parser.error("--seconds, --runs and --rates must be positive")
+    if options.cell:
+        cell(options.cell, rates[0], options.seconds)
+    flat: dict[str, float] = {}
+    for rate in rates:
+        runs: dict[str, list[dict[str, float]]] = {}
+        for number in range(options.runs):  # in turn, so that a drift of the machine meets all alike
+            for name in CELLS:
+                print(f"{name} at {rate:g} Hz, run {number + 1} of {options.runs}", file=sys.stderr)
+                figures = measure(name, rate, options.seconds)
+                if figures is not None:
+                    runs.setdefault(name, []).append(figures)
+        for name, found in runs.items():
+            for key in found[0]:
+                values = [figures[key] for figures in found]
+                prefix = f"{name}.{rate:g}.{key}"
+                flat |= {prefix: statistics.median(values), f"{prefix}.min": min(values), f"{prefix}.max": max(values)}
+    if options.json:
+        print(json.dumps(flat))
+        return 0
+    print(f"{'':>18} {'late10 %':>24} {'late50 %':>24}{'latency p99 us':>16}{'CPU us':>9}{'worst us':>10}")
+    for key in [key for key in flat if key.endswith(".late10")]:
+        prefix = key[: -len("late10")]
+        shares = []
+        for share in ("late10", "late50"):
+            median, low, high = (100 * flat[prefix + share + end] for end in ("", ".min", ".max"))
+            shares.append(f"{median:.3f} ({low:.3f} .. {high:.3f})")
+        others = [flat[prefix + k] for k in ("latency_p99_us", "cpu_us", "worst_period_us")]
+        print(f"{prefix[:-1]:>18} {shares[0]:>24} {shares[1]:>24}{others[0]:16.0f}{others[1]:9.0f}{others[2]:10.0f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
