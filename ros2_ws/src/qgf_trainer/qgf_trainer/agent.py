@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qgf_trainer.networks import Actor, DeployedPolicy, GaussianActor, TwinCritic
 from qgf_trainer.q_gradient_field import FieldConfig, FieldStabiliser
 from qgf_trainer.replay import Batch
+from qgf_trainer.rivals import Rival, RivalConfig, States
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ ActorType = TypeVar("ActorType", Actor, GaussianActor)
 
 
 class Agent(Generic[ActorType]):
-    """An actor, a twin critic with the field's losses by a switch, and the critic's target.
+    """An actor, a twin critic with the field's losses or a policy-side rival by a switch, and the critic's target.
 
     :param actor: made from (n_obs, n_act, hidden).
     :param seed: of the weights and of all noise in the updates.
@@ -64,6 +65,7 @@ class Agent(Generic[ActorType]):
         learner: LearnerConfig,
         field: FieldConfig,
         seed: int,
+        rival: RivalConfig,
     ) -> None:
         self.learner = learner
         self.generator = torch.Generator().manual_seed(seed)
@@ -72,7 +74,11 @@ class Agent(Generic[ActorType]):
             self.actor: ActorType = actor(n_obs, n_act, learner.hidden)
             self.critic = TwinCritic(n_obs, n_act, learner.hidden)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.rival: Rival | None = None
         self._actor_parameters = list(self.actor.parameters())
+        if rival.kind != "none":
+            self.rival = Rival(rival, self.actor, learner.hidden[-1], n_act, seed + 2)
+            self._actor_parameters += self.rival.parameters()
         self.actor_optimiser = torch.optim.Adam(self._actor_parameters, lr=learner.learning_rate, fused=True)
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=learner.learning_rate, fused=True)
         self.stabiliser = FieldStabiliser(field, torch.Generator().manual_seed(seed + 1))
@@ -116,32 +122,55 @@ class Agent(Generic[ActorType]):
         raise NotImplementedError
 
     def _modules(self) -> Sequence[tuple[str, nn.Module]]:
-        return (("actor", self.actor), ("critic", self.critic), ("critic_target", self.critic_target))
+        further: dict[str, nn.Module] = {} if self.rival is None else self.rival.modules
+        return (("actor", self.actor), ("critic", self.critic), ("critic_target", self.critic_target), *further.items())
 
     def _optimisers(self) -> Sequence[tuple[str, torch.optim.Optimizer]]:
         return (("actor_optimiser", self.actor_optimiser), ("critic_optimiser", self.critic_optimiser))
 
     def _generators(self) -> Sequence[tuple[str, torch.Generator]]:
-        return (("generator", self.generator), ("stabiliser_generator", self.stabiliser.generator))
+        further: list[tuple[str, torch.Generator]] = (
+            [] if self.rival is None else [("rival_generator", self.rival.generator)]
+        )
+        return [("generator", self.generator), ("stabiliser_generator", self.stabiliser.generator), *further]
 
-    def _normalised(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """s and s' (B, n_obs)."""
-        return (batch.observation - self.mean) / self.std, (batch.next_observation - self.mean) / self.std
+    def _states(self, batch: Batch) -> States:
+        """s-, s and s' (B, n_obs), normalised."""
+        previous = batch.previous_observation
+        return States(
+            None if previous is None else (previous - self.mean) / self.std,
+            (batch.observation - self.mean) / self.std,
+            (batch.next_observation - self.mean) / self.std,
+        )
 
-    def _update_critic(self, td_loss: Tensor, extra: Tensor | None) -> None:
-        """One step down the TD loss and the field's losses, where they are due."""
-        loss = td_loss if extra is None else td_loss + extra
+    def _update_critic(
+        self, td_loss: Tensor, states: States, action: Tensor, observation_std: Tensor, reward_std: float
+    ) -> None:
+        """One step down the TD loss, with the field's losses where they are due and a rival's if it has one."""
+        loss = td_loss
+        extra = self.stabiliser.loss(
+            self.critic, states.here, action, states.following, observation_std / self.std, reward_std
+        )
+        if extra is not None:
+            loss = loss + extra
+        extra = None if self.rival is None else self.rival.critic_loss(self.critic, states, action)
+        if extra is not None:
+            loss = loss + extra
         self.critic_optimiser.zero_grad()
         loss.backward()
         self.critic_optimiser.step()
         self.updates += 1
 
-    def _update_actor(self, loss: Tensor) -> None:
+    def _update_actor(self, loss: Tensor, states: States) -> None:
         """One step of the actor alone: gradients of the critic's weights would be computed for nothing."""
+        if self.rival is not None:
+            loss = loss + self.rival.actor_loss(self.actor, states)
         gradients = torch.autograd.grad(loss, self._actor_parameters)
         for parameter, gradient in zip(self._actor_parameters, gradients, strict=True):
             parameter.grad = gradient
         self.actor_optimiser.step()
+        if self.rival is not None:
+            self.rival.after_actor_update(self.actor)
 
     def _approach(self, target: nn.Module, online: nn.Module) -> None:
         """target += tau (online - target)."""

@@ -36,6 +36,7 @@ from qgf_trainer.gymnasium_task import GymnasiumTask, gymnasium_id
 from qgf_trainer.policy_file import load_policy, save_policy
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.reporting import make_reporter
+from qgf_trainer.rivals import AsapConfig, CapsConfig, GradCapsConfig, L2C2Config, RivalName
 from qgf_trainer.sac import SACConfig
 from qgf_trainer.td3 import TD3Config
 from qgf_trainer.training import TrainingResult, make_environments, prepare_folder, train
@@ -46,6 +47,10 @@ _SETTINGS = (
     ("sac.", SACConfig),
     ("field.", FieldConfig),
     ("paper.", PaperWeights),
+    ("rival.caps.", CapsConfig),
+    ("rival.grad_caps.", GradCapsConfig),
+    ("rival.asap.", AsapConfig),
+    ("rival.l2c2.", L2C2Config),
 )
 _TABLE = (
     "success",
@@ -88,6 +93,11 @@ def _train_parser() -> argparse.ArgumentParser:
         default="td3",
         help="td3, sac: with the stabilised Q-gradient critic (default: td3); td3-plain, sac-plain: without, for "
         "comparison",
+    )
+    parser.add_argument(
+        "--rival",
+        choices=[name for name in typing.get_args(RivalName) if name != "none"],
+        help="for comparison, a policy-side method in place of the stabilised critic, with its paper's setting",
     )
     parser.add_argument("--steps", type=int, help="control steps over all environments (default: that of the config)")
     parser.add_argument("--seed", type=int, help="seed of weights, noise and training goals (default: 0)")
@@ -141,6 +151,8 @@ def _run_training(options: argparse.Namespace) -> int:
     overrides = list(options.override)
     if options.smoothness is not None:
         overrides.append(f"field.smoothness={options.smoothness}")
+    if options.rival is not None:
+        overrides.append(f"rival.kind={options.rival}")
     task = options.task and (gymnasium_id(options.task) if not is_arm_task(options.task) else options.task)
     config = with_form(
         load_train_config(

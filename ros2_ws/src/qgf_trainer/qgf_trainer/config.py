@@ -13,6 +13,7 @@ from qgf_core.config import config_root, find_config, from_mapping, load_yaml, t
 from qgf_core.errors import ConfigError
 from qgf_trainer.gymnasium_task import gymnasium_id
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form
+from qgf_trainer.rivals import RivalConfig
 from qgf_trainer.sac import SACConfig
 from qgf_trainer.td3 import TD3Config
 
@@ -75,6 +76,8 @@ class TrainConfig:
     sac: SACConfig = dataclasses.field(default_factory=SACConfig)
     """Of SAC."""
     paper: PaperWeights = dataclasses.field(default_factory=PaperWeights)
+    rival: RivalConfig = dataclasses.field(default_factory=RivalConfig)
+    """A policy-side method for comparison; it takes the place of the field's losses."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
 
     def __post_init__(self) -> None:
@@ -96,6 +99,11 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
         return 1.0
     done = (step / config.steps - config.decay_from) / (1.0 - config.decay_from)
     return 1.0 - 0.9 * min(max(done, 0.0), 1.0)
+
+
+def has_plain_critic(config: TrainConfig) -> bool:
+    """Whether the critic is trained without the field's losses: by the algorithm's name, or for a rival's sake."""
+    return config.algorithm.endswith("-plain") or config.rival.kind != "none"
 
 
 def load_train_config(name: str, overrides: Sequence[str] = (), **fields: Any) -> TrainConfig:
@@ -122,14 +130,14 @@ def load_train_config(name: str, overrides: Sequence[str] = (), **fields: Any) -
                 raise ConfigError("--override", key, f"'{parent}' holds no keys", "see train --help for the keys")
         target[last] = value
     config = from_mapping(TrainConfig, data, path)
-    if config.algorithm.endswith("-plain"):
+    if has_plain_critic(config):
         return dataclasses.replace(config, field=dataclasses.replace(config.field, form="none"))
     return config
 
 
 def with_form(config: TrainConfig, form: Literal["scale_free", "paper"] | None) -> TrainConfig:
     """The config with the paper's exact form and weights, or the scale-free form; None leaves it as it is."""
-    if form is None or config.algorithm.endswith("-plain"):
+    if form is None or has_plain_critic(config):
         return config
     weights = config.paper.sac if config.algorithm == "sac" else config.paper.td3
     field = paper_form(config.field, weights) if form == "paper" else dataclasses.replace(config.field, form=form)

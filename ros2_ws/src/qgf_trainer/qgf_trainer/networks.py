@@ -70,6 +70,11 @@ class Actor(nn.Module):
         """Action (B, n_act) in [-1, 1]."""
         return self.net(observation)
 
+    @torch.jit.unused
+    def features(self, observation: Tensor) -> Tensor:
+        """The last hidden layer (B, width)."""
+        return self.net[:-2](observation)
+
 
 class GaussianActor(nn.Module):
     """Squashed Gaussian policy: normalised observation (B, n_obs) -> tanh of the mean (B, n_act), in [-1, 1]."""
@@ -88,6 +93,11 @@ class GaussianActor(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Deterministic action (B, n_act) in [-1, 1]."""
         return torch.tanh(self.mean(self.trunk(observation)))
+
+    @torch.jit.unused
+    def features(self, observation: Tensor) -> Tensor:
+        """The last hidden layer (B, width)."""
+        return self.trunk(observation)
 
     @torch.jit.unused
     def distribution(self, observation: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from qgf_trainer.agent import Agent, LearnerConfig, td_target
 from qgf_trainer.networks import DeployedPolicy, GaussianActor, squash
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.replay import Batch
+from qgf_trainer.rivals import PLAIN, RivalConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,10 @@ class SAC(Agent[GaussianActor]):
     :param seed: of the weights and of all noise in the updates.
     """
 
-    def __init__(self, n_obs: int, n_act: int, config: SACConfig, field: FieldConfig, seed: int) -> None:
-        super().__init__(GaussianActor, n_obs, n_act, config, field, seed)
+    def __init__(
+        self, n_obs: int, n_act: int, config: SACConfig, field: FieldConfig, seed: int, rival: RivalConfig = PLAIN
+    ) -> None:
+        super().__init__(GaussianActor, n_obs, n_act, config, field, seed, rival)
         self.config = config
         self.target_entropy = -float(n_act) if config.target_entropy is None else config.target_entropy
         self.log_temperature = torch.tensor([math.log(config.temperature)], requires_grad=config.entropy == "auto")
@@ -80,7 +83,8 @@ class SAC(Agent[GaussianActor]):
 
         :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer.
         """
-        observation, following = self._normalised(batch)
+        states = self._states(batch)
+        observation, following = states.here, states.following
         temperature = self.temperature
         with torch.no_grad():
             next_action, log_probability = self._sample(following)
@@ -88,12 +92,9 @@ class SAC(Agent[GaussianActor]):
             target = td_target(batch, next_value, self.config.gamma)
         value = self.critic(observation, batch.action)
         td_loss = 0.5 * (value - target).square().mean(1).sum()
-        extra = self.stabiliser.loss(
-            self.critic, observation, batch.action, following, observation_std / self.std, reward_std
-        )
-        self._update_critic(td_loss, extra)
+        self._update_critic(td_loss, states, batch.action, observation_std, reward_std)
         action, log_probability = self._sample(observation)
-        self._update_actor(-soft_value(self.critic(observation, action), log_probability, temperature).mean())
+        self._update_actor(-soft_value(self.critic(observation, action), log_probability, temperature).mean(), states)
         if self.config.entropy == "auto":
             self._update_temperature(log_probability.detach())
         self._approach(self.critic_target, self.critic)

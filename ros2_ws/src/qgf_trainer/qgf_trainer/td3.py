@@ -17,6 +17,7 @@ from qgf_trainer.agent import Agent, LearnerConfig, td_target
 from qgf_trainer.networks import Actor, DeployedPolicy
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.replay import Batch
+from qgf_trainer.rivals import PLAIN, RivalConfig
 
 __all__ = ["TD3", "TD3Config", "td_target"]
 
@@ -47,8 +48,10 @@ class TD3(Agent[Actor]):
     :param seed: of the weights and of all noise in the updates.
     """
 
-    def __init__(self, n_obs: int, n_act: int, config: TD3Config, field: FieldConfig, seed: int) -> None:
-        super().__init__(Actor, n_obs, n_act, config, field, seed)
+    def __init__(
+        self, n_obs: int, n_act: int, config: TD3Config, field: FieldConfig, seed: int, rival: RivalConfig = PLAIN
+    ) -> None:
+        super().__init__(Actor, n_obs, n_act, config, field, seed, rival)
         self.config = config
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
 
@@ -65,7 +68,8 @@ class TD3(Agent[Actor]):
         :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer.
         """
         config = self.config
-        observation, following = self._normalised(batch)
+        states = self._states(batch)
+        observation, following = states.here, states.following
         with torch.no_grad():
             noise = torch.randn(batch.action.shape, generator=self.generator) * config.target_noise
             noise.clamp_(-config.target_noise_clip, config.target_noise_clip)
@@ -73,12 +77,9 @@ class TD3(Agent[Actor]):
             target = td_target(batch, self.critic_target(following, next_action).min(0).values, config.gamma)
         value = self.critic(observation, batch.action)
         td_loss = (value - target).square().mean(1).sum()
-        extra = self.stabiliser.loss(
-            self.critic, observation, batch.action, following, observation_std / self.std, reward_std
-        )
-        self._update_critic(td_loss, extra)
+        self._update_critic(td_loss, states, batch.action, observation_std, reward_std)
         if self.updates % config.policy_delay == 0:
-            self._update_actor(-self.critic.first(observation, self.actor(observation)).mean())
+            self._update_actor(-self.critic.first(observation, self.actor(observation)).mean(), states)
             self._approach(self.actor_target, self.actor)
             self._approach(self.critic_target, self.critic)
         if self.updates % self._LATEST_EVERY == 0:

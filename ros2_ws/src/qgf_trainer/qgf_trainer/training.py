@@ -201,8 +201,8 @@ def make_environments(config: TrainConfig, number: int) -> Sequence[Environment]
 def make_agent(config: TrainConfig, n_obs: int, n_act: int) -> Agent:
     """The untrained agent of the configured algorithm."""
     if config.algorithm in ("sac", "sac-plain"):
-        return SAC(n_obs, n_act, config.sac, config.field, config.seed)
-    return TD3(n_obs, n_act, config.learner, config.field, config.seed)
+        return SAC(n_obs, n_act, config.sac, config.field, config.seed, config.rival)
+    return TD3(n_obs, n_act, config.learner, config.field, config.seed, config.rival)
 
 
 @dataclasses.dataclass
@@ -240,7 +240,8 @@ def train(
     envs = make_environments(config, config.environments)
     n_obs, n_act = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]  # type: ignore[index]
     agent = make_agent(config, n_obs, n_act)
-    buffer = ReplayBuffer(min(config.buffer_size, config.steps + config.environments), n_obs, n_act)
+    capacity = min(config.buffer_size, config.steps + config.environments)
+    buffer = ReplayBuffer(capacity, n_obs, n_act, config.rival.needs_previous)
     noise = np.random.default_rng(config.seed)
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
@@ -256,7 +257,7 @@ def train(
         while step < config.steps and not stopping:
             observations = np.stack([_start(env, poses[i], noise, config) for i, env in enumerate(envs)])
             totals, actions, period = np.zeros(len(envs)), [[] for _ in envs], 0  # type: ignore[var-annotated]
-            held = np.zeros((len(envs), n_act), np.float32)
+            held, previous = np.zeros((len(envs), n_act), np.float32), observations
             running = np.ones(len(envs), bool)
             while running.any() and step < config.steps:
                 if step < config.warmup_steps:
@@ -268,12 +269,13 @@ def train(
                 before, period, following = step, period + 1, observations.copy()
                 for index in map(int, np.flatnonzero(running)):
                     following[index], reward, terminated, truncated, _ = envs[index].step(action[index])
-                    buffer.add(observations[index], action[index], reward, following[index], terminated)
+                    transition = (observations[index], action[index], reward, following[index], terminated)
+                    buffer.add(*transition, previous[index])
                     totals[index] += reward
                     actions[index].append(action[index])
                     running[index] = not (terminated or truncated)
                     step += 1
-                observations = following
+                previous, observations = observations, following
                 if before < config.warmup_steps <= step and config.normalise_observations:
                     agent.set_normaliser(*buffer.observation_statistics())
                 if step >= config.warmup_steps:
