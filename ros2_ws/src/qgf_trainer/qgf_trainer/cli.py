@@ -58,6 +58,7 @@ _TABLE = (
     "final_distance_mm",
     "return",
     "sm",
+    "sm_task_units",
     "mean_abs_delta",
     "hold_rms",
     "command_mean_abs_delta",

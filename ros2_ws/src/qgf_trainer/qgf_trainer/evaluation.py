@@ -150,8 +150,9 @@ def evaluate_task(env: GymnasiumTask, policy: Policy, config: EvaluationConfig) 
 
     return and return_std: undiscounted, over episodes; length: mean steps. Smoothness is that of the raw action in
     [-1, 1], averaged over dimensions and over the episodes of at least 16 steps (smoothness_episodes; -1 where there is
-    none, as paper-form Sm depends on the length, compare at equal lengths). `rate`: the task's steps per second [Hz],
-    in which spectral_centroid and total_variation_rate are told.
+    none); as paper-form Sm depends on the length, compare at equal lengths. sm_task_units is the paper-form Sm of the
+    action in the task's own units, as in the published tables. `rate`: the task's steps per second [Hz], by which
+    spectral_centroid and total_variation_rate are told.
     """
     returns, signals = [], []
     for i in range(config.episodes):
@@ -166,7 +167,9 @@ def evaluate_task(env: GymnasiumTask, policy: Policy, config: EvaluationConfig) 
         returns.append(total)
         signals.append(np.array(actions))
     long = [signal for signal in signals if len(signal) >= _SHORTEST]
-    measured = _smoothness(long or [np.zeros((_SHORTEST, 1))], env.rate)
+    counted = long or [np.zeros_like(signals[0], shape=(_SHORTEST, signals[0].shape[1]))]
+    measured = _smoothness(counted, env.rate)
+    measured["sm_task_units"] = float(np.mean([smoothness.paper_smoothness(env.scaled(s)) for s in counted]))
     if not long:
         measured = dict.fromkeys(measured, -1.0)
     return {

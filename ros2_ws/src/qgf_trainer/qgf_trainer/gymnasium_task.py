@@ -67,6 +67,11 @@ class GymnasiumTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             return float(1.0 / period)
         return float(self._env.metadata.get("render_fps") or 1.0)
 
+    def scaled(self, action: NDArray[Any]) -> NDArray[np.float64]:
+        """Actions (..., n) in [-1, 1] in the environment's own units."""
+        low, high = self._low.reshape(-1), self._high.reshape(-1)
+        return np.clip(low + 0.5 * (np.asarray(action, np.float64) + 1.0) * (high - low), low, high)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -78,9 +83,8 @@ class GymnasiumTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """One step with an action (n,) in [-1, 1]."""
-        share = 0.5 * (np.asarray(action, np.float64).reshape(self._low.shape) + 1.0)
-        scaled = np.clip(self._low + share * (self._high - self._low), self._low, self._high)
-        observation, reward, terminated, truncated, info = self._env.step(scaled.astype(self._action_type))
+        scaled = self.scaled(action).reshape(self._low.shape).astype(self._action_type)
+        observation, reward, terminated, truncated, info = self._env.step(scaled)
         return self._flat(observation), float(reward), bool(terminated), bool(truncated), info
 
     @staticmethod

@@ -231,6 +231,7 @@ def test_figures_by_hand():
         delta.append(np.abs(np.diff(np.array(actions), axis=0)).mean())
     assert figures["return"] == pytest.approx(np.mean(returns), rel=1e-6)
     assert figures["sm"] == pytest.approx(np.mean(sm), rel=1e-9)
+    assert figures["sm_task_units"] == pytest.approx(2.0 * np.mean(sm), rel=1e-9)  # of torques in -2 .. 2 N m
     assert figures["mean_abs_delta"] == pytest.approx(np.mean(delta), rel=1e-9)
     assert (figures["length"], figures["smoothness_episodes"], figures["rate"]) == (200.0, 2.0, 20.0)
 
