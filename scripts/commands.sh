@@ -62,7 +62,7 @@ Runs a node, as `ros2 run` does, also where there is no ros2. Without arguments 
   ./qgf run qgf_sim sim_node --ros-args -p robot:=panda
 END
         train) cat <<'END'
-./qgf train --robot panda --task reach --algo td3|td3-plain --steps N --seed S --out DIR
+./qgf train --robot panda --task reach --algo td3|td3-plain|sac|sac-plain --steps N --seed S --out DIR
 
 Trains a policy and exports it as DIR/bundle.pt, with curves and checkpoints beside it.
 

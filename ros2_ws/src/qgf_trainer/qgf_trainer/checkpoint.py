@@ -24,14 +24,19 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], values: dict[str, An
     write_atomic(path, save(whole, metadata={"qgf": json.dumps({"version": _VERSION, **values})}))
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_checkpoint` wrote. :raises QgfError: missing, damaged or of another version."""
+def load_checkpoint(
+    path: Path, problem: str = "cannot be resumed from", remedy: str = "train again with --overwrite"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_checkpoint` wrote.
+
+    :param problem, remedy: for the message. :raises QgfError: missing, damaged or of another version.
+    """
     try:
         with safe_open(str(path), framework="pt") as stored:
             values = json.loads((stored.metadata() or {})["qgf"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise QgfError(f"{path}: cannot be resumed from ({error}); train again with --overwrite") from error
+        raise QgfError(f"{path}: {problem} ({error}); {remedy}") from error
     if values.pop("version", None) != _VERSION:
-        raise QgfError(f"{path}: was written by another version; train again with --overwrite")
+        raise QgfError(f"{path}: was written by another version; {remedy}")
     return tensors, values

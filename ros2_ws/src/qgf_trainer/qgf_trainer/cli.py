@@ -21,20 +21,44 @@ from qgf_core.manifest import Manifest, check_robot
 from qgf_core.robot import load_robot, read_urdf
 from qgf_sim.env import ReachEnv
 from qgf_sim.reach import load_reach
-from qgf_trainer.config import TrainConfig, describe, load_train_config, with_form
-from qgf_trainer.evaluation import evaluate, load_evaluation
+from qgf_trainer.config import (
+    PaperWeights,
+    TrainConfig,
+    describe,
+    is_arm_task,
+    load_train_config,
+    settings_of,
+    with_form,
+)
+from qgf_trainer.evaluation import EvaluationConfig, evaluate, evaluate_task, load_evaluation
 from qgf_trainer.export import export_bundle, versions
+from qgf_trainer.gymnasium_task import GymnasiumTask, gymnasium_id
+from qgf_trainer.policy_file import load_policy, save_policy
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.reporting import make_reporter
+from qgf_trainer.rivals import AsapConfig, CapsConfig, GradCapsConfig, L2C2Config, RivalName
+from qgf_trainer.sac import SACConfig
 from qgf_trainer.td3 import TD3Config
-from qgf_trainer.training import prepare_folder, train
+from qgf_trainer.training import TrainingResult, make_environments, prepare_folder, train
 
+_SETTINGS = (
+    ("", TrainConfig),
+    ("learner.", TD3Config),
+    ("sac.", SACConfig),
+    ("field.", FieldConfig),
+    ("paper.", PaperWeights),
+    ("rival.caps.", CapsConfig),
+    ("rival.grad_caps.", GradCapsConfig),
+    ("rival.asap.", AsapConfig),
+    ("rival.l2c2.", L2C2Config),
+)
 _TABLE = (
     "success",
     "settled",
     "final_distance_mm",
     "return",
     "sm",
+    "sm_task_units",
     "mean_abs_delta",
     "hold_rms",
     "command_mean_abs_delta",
@@ -43,7 +67,7 @@ _TABLE = (
 
 def _settings_help() -> str:
     lines = ["settings for --override and config/train/*.yaml, with their defaults:"]
-    for prefix, cls in (("", TrainConfig), ("learner.", TD3Config), ("field.", FieldConfig)):
+    for prefix, cls in _SETTINGS:
         for field in dataclasses.fields(cls):
             if not dataclasses.is_dataclass(typing.get_type_hints(cls)[field.name]):
                 lines.append(f"  {prefix}{field.name}={field.default}")
@@ -55,17 +79,26 @@ def _train_parser() -> argparse.ArgumentParser:
         prog="qgf train",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_settings_help(),
-        description="Train a policy in PyBullet and export it as a bundle that a robot can run.\n\n"
+        description="Train a policy: of an arm, in PyBullet, exported as a bundle that a robot can run; or of any "
+        "Gymnasium task\nwith Box spaces.\n\n"
         "example:  ./qgf train --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/panda\n"
-        "writes:   bundle.pt, evaluation.json, config.json, progress.csv, tensorboard/, checkpoint.safetensors",
+        "          ./qgf train --task Pendulum-v1 --algo sac --out runs/pendulum\n"
+        "writes:   bundle.pt (a Gymnasium task: policy.safetensors), evaluation.json, config.json, progress.csv,\n"
+        "          tensorboard/, checkpoint.safetensors",
     )
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: panda)")
-    parser.add_argument("--task", default="reach", help="name in config/tasks (default: reach)")
+    parser.add_argument("--task", help="name in config/tasks, or a Gymnasium id, also as gymnasium:ID (default: reach)")
     parser.add_argument(
         "--algo",
-        choices=["td3", "td3-plain"],
+        choices=["td3", "td3-plain", "sac", "sac-plain"],
         default="td3",
-        help="td3: with the stabilised Q-gradient critic (default); td3-plain: without, for comparison",
+        help="td3, sac: with the stabilised Q-gradient critic (default: td3); td3-plain, sac-plain: without, for "
+        "comparison",
+    )
+    parser.add_argument(
+        "--rival",
+        choices=[name for name in typing.get_args(RivalName) if name != "none"],
+        help="for comparison, a policy-side method in place of the stabilised critic, with its paper's setting",
     )
     parser.add_argument("--steps", type=int, help="control steps over all environments (default: that of the config)")
     parser.add_argument("--seed", type=int, help="seed of weights, noise and training goals (default: 0)")
@@ -76,10 +109,12 @@ def _train_parser() -> argparse.ArgumentParser:
         "--form",
         choices=["scale_free", "paper"],
         help="form of the critic's losses: scale_free needs no search "
-        "(default), paper is the published one with its weights",
+        "(default), paper is the published one with the weights given for the task",
     )
     parser.add_argument(
-        "--smoothness", type=float, help="dial of the scale-free form: curvature demanded of the critic (default: 5)"
+        "--smoothness",
+        type=float,
+        help="dial of the scale-free form: curvature demanded of the critic (default: the task's, 5 for arms)",
     )
     parser.add_argument(
         "--config", default=None, help="name in config/train or a YAML file (default: that of the task)"
@@ -117,21 +152,30 @@ def _run_training(options: argparse.Namespace) -> int:
     overrides = list(options.override)
     if options.smoothness is not None:
         overrides.append(f"field.smoothness={options.smoothness}")
+    if options.rival is not None:
+        overrides.append(f"rival.kind={options.rival}")
+    task = options.task and (gymnasium_id(options.task) if not is_arm_task(options.task) else options.task)
     config = with_form(
         load_train_config(
-            options.config or options.task,
+            options.config or settings_of(options.task or "reach"),
             overrides,
-            robot=options.robot,
-            task=options.task,
+            robot=options.robot or None,
+            task=task,
             algorithm=options.algo,
             steps=options.steps,
             seed=options.seed,
         ),
         options.form,
     )
-    load_robot(config.robot)  # a mistake in the robot or task must not leave a folder behind
-    load_reach(config.task)
-    evaluation = load_evaluation()
+    # A mistake in the robot or task must not leave a folder behind.
+    if is_arm_task(config.task):
+        load_robot(config.robot)
+        load_reach(config.task)
+    elif options.robot:
+        raise QgfError(f"--robot {options.robot}: {config.task} has no arm; leave it out")
+    else:
+        make_environments(config, 1)[0].close()
+    evaluation = load_evaluation("reach" if is_arm_task(config.task) else "gymnasium")
     folder: Path = options.out
     prepare_folder(folder, options.resume, options.overwrite)
     write_atomic(folder / "config.json", json.dumps({**describe(config), "versions": versions()}, indent=2).encode())
@@ -148,22 +192,42 @@ def _run_training(options: argparse.Namespace) -> int:
         print(f"qgf: stopped at step {result.steps}; continue with --resume --out {folder}", file=sys.stderr)
         return 128 + stop.signal
     reporter.note("evaluating", episodes=evaluation.episodes)
-    policy = result.agent.deployed()
-    figures, episodes = evaluate(result.env, policy.act, evaluation)
-    figures["training_time_s"] = result.training_time
-    result.env.close()
-    bundle = folder / "bundle.pt"
-    sha256 = export_bundle(bundle, policy, result.env, config, result.steps, figures, episodes)
+    told, figures = _finish(result, config, evaluation, folder)
     write_atomic(folder / "evaluation.json", json.dumps(figures, indent=2).encode())
-    reporter.note("result", bundle=str(bundle), sha256=sha256, figures=figures)
+    reporter.note("result", **told, figures=figures)
     if options.progress != "json":
         _print_figures(figures)
-        print(f"bundle: {bundle}")
+        if "bundle" in told:
+            print(f"bundle: {told['bundle']}")
+        else:
+            print(f"policy: {told['policy']} (no bundle: {config.task} has no robot for a manifest to describe)")
     return 0
 
 
+def _finish(
+    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Evaluate and write the policy: a bundle for an arm. Returns where it is, and the figures."""
+    policy = result.agent.deployed()
+    if isinstance(result.env, GymnasiumTask):
+        figures = evaluate_task(result.env, policy.act, evaluation)
+        figures["training_time_s"] = result.training_time
+        training = {"config": describe(config), "steps": result.steps, "versions": versions()}
+        path = folder / "policy.safetensors"
+        save_policy(path, policy, config.task, result.agent.learner.hidden, training, figures)
+        told = {"policy": str(path)}
+    else:
+        figures, episodes = evaluate(result.env, policy.act, evaluation)
+        figures["training_time_s"] = result.training_time
+        path = folder / "bundle.pt"
+        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes)
+        told = {"bundle": str(path), "sha256": sha256}
+    result.env.close()
+    return told, figures
+
+
 def _print_figures(figures: dict[str, float]) -> None:
-    for name in _TABLE:
+    for name in (name for name in _TABLE if name in figures):
         print(f"{name:>24}  {figures[name]:.4g}")
 
 
@@ -171,15 +235,15 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qgf evaluate",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run a bundle in simulation on fixed goals, start poses and noise, and measure success and "
-        "smoothness.\n\nexample:  ./qgf evaluate runs/panda/bundle.pt --episodes 20 --json",
+        description="Run a bundle in simulation on fixed goals, start poses and noise, or a Gymnasium task's policy on "
+        "fixed seeds,\nand measure success, return and smoothness.\n\n"
+        "example:  ./qgf evaluate runs/panda/bundle.pt --episodes 20 --json\n"
+        "          ./qgf evaluate runs/pendulum/policy.safetensors --episodes 100",
     )
-    parser.add_argument("bundle", type=Path, help="the bundle.pt that train wrote")
+    parser.add_argument("bundle", type=Path, help="the bundle.pt or policy.safetensors that train wrote")
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: the bundle's robot)")
-    parser.add_argument("--episodes", type=int, help="number of goals (default: that of config/eval/reach.yaml)")
-    parser.add_argument(
-        "--first-seed", type=int, help="seed of the first episode (default: that of config/eval/reach.yaml)"
-    )
+    parser.add_argument("--episodes", type=int, help="number of episodes (default: that of config/eval)")
+    parser.add_argument("--first-seed", type=int, help="seed of the first episode (default: that of config/eval)")
     parser.add_argument("--no-noise", action="store_true", help="without sensor noise")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -193,30 +257,49 @@ def _check_task(manifest: Manifest, env: ReachEnv, path: Path) -> None:
         )
 
 
-def _run_evaluation(options: argparse.Namespace) -> int:
-    bundle = load_bundle(options.bundle)
-    manifest = bundle.manifest
+def _evaluation_config(options: argparse.Namespace, name: str) -> EvaluationConfig:
     changes: dict[str, Any] = {"episodes": options.episodes, "first_seed": options.first_seed}
-    config = load_evaluation()
+    config = load_evaluation(name)
     try:
-        config = dataclasses.replace(
+        return dataclasses.replace(
             config,
             sensor_noise=config.sensor_noise and not options.no_noise,
             **{key: value for key, value in changes.items() if value is not None},
         )
     except ValueError as error:
         raise QgfError(f"--episodes or --first-seed: {error}") from error
+
+
+def _run_evaluation(options: argparse.Namespace) -> int:
+    about, figures = (_evaluate_policy if options.bundle.suffix == ".safetensors" else _evaluate_bundle)(options)
+    if options.json:
+        print(json.dumps({"bundle": str(options.bundle), **about, **figures}))
+    else:
+        _print_figures(figures)
+    return 0
+
+
+def _evaluate_policy(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, float]]:
+    if options.robot:
+        raise QgfError(f"--robot {options.robot}: the policy of a Gymnasium task has no arm; leave it out")
+    stored = load_policy(options.bundle)
+    env = GymnasiumTask(stored.task)
+    figures = evaluate_task(env, stored.policy.act, _evaluation_config(options, "gymnasium"))
+    env.close()
+    return {"task": stored.task}, figures
+
+
+def _evaluate_bundle(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, float]]:
+    bundle = load_bundle(options.bundle)
+    manifest = bundle.manifest
+    config = _evaluation_config(options, "reach")
     robot = load_robot(options.robot or manifest.robot.name)
     check_robot(manifest, robot, read_urdf(robot), options.bundle)
     env = ReachEnv(robot, load_reach(manifest.task), sensor_noise=config.sensor_noise)
     _check_task(manifest, env, options.bundle)
     figures, _ = evaluate(env, bundle.act, config)
     env.close()
-    if options.json:
-        print(json.dumps({"bundle": str(options.bundle), "sha256": bundle.sha256, "robot": robot.name, **figures}))
-    else:
-        _print_figures(figures)
-    return 0
+    return {"sha256": bundle.sha256, "robot": robot.name}, figures
 
 
 def _guarded(run: Any, options: argparse.Namespace) -> int:

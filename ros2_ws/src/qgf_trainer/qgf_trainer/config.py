@@ -9,12 +9,29 @@ from typing import Any, Literal
 
 import yaml
 
-from qgf_core.config import find_config, from_mapping, load_yaml, to_mapping
+from qgf_core.config import config_root, find_config, from_mapping, load_yaml, to_mapping
 from qgf_core.errors import ConfigError
+from qgf_trainer.gymnasium_task import gymnasium_id
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form
+from qgf_trainer.rivals import RivalConfig
+from qgf_trainer.sac import SACConfig
 from qgf_trainer.td3 import TD3Config
 
-Algorithm = Literal["td3", "td3-plain"]
+Algorithm = Literal["td3", "td3-plain", "sac", "sac-plain"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperWeights:
+    """What `--form paper` sets: (l_MPR, l_VFC, l_Curv) of arXiv:2601.22970 for this task."""
+
+    td3: tuple[float, float, float] = (2.0, 0.005, 2.0)
+    """By default those that suit the reach task."""
+    sac: tuple[float, float, float] = (1.0, 0.0025, 1.0)
+    """By default TD3's halved, as SAC's TD loss is half of TD3's."""
+
+    def __post_init__(self) -> None:
+        if min(*self.td3, *self.sac) < 0:
+            raise ValueError(f"the paper's weights td3 {list(self.td3)}, sac {list(self.sac)} must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,18 +39,20 @@ class TrainConfig:
     """One training run; every field can stand in a YAML file of config/train."""
 
     robot: str = "panda"
-    """Name in config/robots, or a YAML file."""
+    """Name in config/robots, or a YAML file; a Gymnasium task has none."""
     task: str = "reach"
-    """Name in config/tasks, or a YAML file."""
+    """Name in config/tasks, or a YAML file, or the id of a Gymnasium task with Box spaces, such as Pendulum-v1."""
     algorithm: Algorithm = "td3"
-    """td3: with the stabilised critic; td3-plain: without."""
+    """td3, sac: with the stabilised critic; td3-plain, sac-plain: without."""
     steps: int = 60_000
     """Control steps over all environments."""
     seed: int = 0
     environments: int = 4
-    """Arms stepped in turn."""
+    """Environments stepped in turn; they begin their episodes together."""
     steps_per_update: int = 4
-    """Control steps per gradient update."""
+    """Control steps from one gradient update to the next."""
+    updates_at_once: int = 1
+    """Gradient updates each time; the update-to-data ratio is updates_at_once / steps_per_update."""
     batch_size: int = 128
     buffer_size: int = 200_000
     """Transitions kept."""
@@ -53,10 +72,17 @@ class TrainConfig:
     checkpoint_steps: int = 12_000
     """A checkpoint at the first end of an episode after so many steps; 0: only when interrupted and at the end."""
     learner: TD3Config = dataclasses.field(default_factory=TD3Config)
+    """Of TD3."""
+    sac: SACConfig = dataclasses.field(default_factory=SACConfig)
+    """Of SAC."""
+    paper: PaperWeights = dataclasses.field(default_factory=PaperWeights)
+    rival: RivalConfig = dataclasses.field(default_factory=RivalConfig)
+    """A policy-side method for comparison; it takes the place of the field's losses."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "environments", "steps_per_update", "batch_size", "buffer_size", "warmup_hold"):
+        positive = ("steps", "environments", "steps_per_update", "updates_at_once", "batch_size", "buffer_size")
+        for name in (*positive, "warmup_hold"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         for name in ("seed", "warmup_steps", "exploration_noise", "checkpoint_steps"):
@@ -73,6 +99,11 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
         return 1.0
     done = (step / config.steps - config.decay_from) / (1.0 - config.decay_from)
     return 1.0 - 0.9 * min(max(done, 0.0), 1.0)
+
+
+def has_plain_critic(config: TrainConfig) -> bool:
+    """Whether the critic is trained without the field's losses: by the algorithm's name, or for a rival's sake."""
+    return config.algorithm.endswith("-plain") or config.rival.kind != "none"
 
 
 def load_train_config(name: str, overrides: Sequence[str] = (), **fields: Any) -> TrainConfig:
@@ -99,19 +130,43 @@ def load_train_config(name: str, overrides: Sequence[str] = (), **fields: Any) -
                 raise ConfigError("--override", key, f"'{parent}' holds no keys", "see train --help for the keys")
         target[last] = value
     config = from_mapping(TrainConfig, data, path)
-    if config.algorithm == "td3-plain":
+    if has_plain_critic(config):
         return dataclasses.replace(config, field=dataclasses.replace(config.field, form="none"))
     return config
 
 
-def with_form(config: TrainConfig, form: str | None) -> TrainConfig:
+def with_form(config: TrainConfig, form: Literal["scale_free", "paper"] | None) -> TrainConfig:
     """The config with the paper's exact form and weights, or the scale-free form; None leaves it as it is."""
-    if form is None or config.algorithm == "td3-plain":
+    if form is None or has_plain_critic(config):
         return config
-    return dataclasses.replace(
-        config,
-        field=paper_form(config.field) if form == "paper" else dataclasses.replace(config.field, form="scale_free"),
-    )
+    weights = config.paper.sac if config.algorithm == "sac" else config.paper.td3
+    field = paper_form(config.field, weights) if form == "paper" else dataclasses.replace(config.field, form=form)
+    return dataclasses.replace(config, field=field)
+
+
+def is_arm_task(task: str) -> bool:
+    """Whether a task is one of config/tasks, or a YAML file, and not Gymnasium's."""
+    return task.endswith((".yaml", ".yml")) or (config_root() / "tasks" / f"{task}.yaml").is_file()
+
+
+def settings_of(task: str) -> str:
+    """Name in config/train of a task's settings.
+
+    :raises ConfigError: it is neither a task of config/tasks nor known to Gymnasium.
+    """
+    folder = config_root() / "train"
+    if is_arm_task(task):
+        return task if (folder / f"{task}.yaml").is_file() else "reach"
+    name = gymnasium_id(task)
+    if name is None:
+        known = ", ".join(sorted(p.stem for p in (config_root() / "tasks").glob("*.yaml")))
+        raise ConfigError(
+            "--task", task, "unknown task", f"choose one of: {known}, or a Gymnasium id such as Pendulum-v1"
+        )
+    for path in sorted(folder.glob("*.yaml")):
+        if load_yaml(path).get("task") == name:
+            return path.stem
+    return "gymnasium"
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a reaching policy on fixed goals, start poses and noise, with the one set of smoothness formulas."""
+"""Evaluation of a policy on fixed seeds, apart from training's, with the one set of smoothness formulas: of reaching on
+fixed goals, start poses and noise, and of Gymnasium tasks."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from qgf_core import smoothness
 from qgf_core.config import find_config, from_mapping, load_yaml
 from qgf_sim.env import ReachEnv
+from qgf_trainer.gymnasium_task import GymnasiumTask
 
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Observation (n_obs,) -> action (n_act,)."""
@@ -19,7 +21,7 @@ Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """Every field of config/eval/reach.yaml."""
+    """Every field of config/eval/*.yaml; a Gymnasium task uses the first two."""
 
     first_seed: int = 10_000
     episodes: int = 20
@@ -137,3 +139,45 @@ def evaluate(env: ReachEnv, policy: Policy, config: EvaluationConfig) -> tuple[d
     """Figures (see `judge`) and the episodes behind them."""
     episodes = [run_episode(env, policy, config.first_seed + i) for i in range(config.episodes)]
     return judge(episodes, env.config.control_rate, env.config.goal_tolerance, config), episodes
+
+
+_SHORTEST = 16
+"""Steps that an episode must last to count in the smoothness figures."""
+
+
+def evaluate_task(env: GymnasiumTask, policy: Policy, config: EvaluationConfig) -> dict[str, float]:
+    """Figures over the episodes from seeds first_seed + i of a Gymnasium task.
+
+    return and return_std: undiscounted, over episodes; length: mean steps. Smoothness is that of the raw action in
+    [-1, 1], averaged over dimensions and over the episodes of at least 16 steps (smoothness_episodes; -1 where there is
+    none); as paper-form Sm depends on the length, compare at equal lengths. sm_task_units is the paper-form Sm of the
+    action in the task's own units, as in the published tables. `rate`: the task's steps per second [Hz], by which
+    spectral_centroid and total_variation_rate are told.
+    """
+    returns, signals = [], []
+    for i in range(config.episodes):
+        observation, _ = env.reset(seed=config.first_seed + i)
+        total, actions, done = 0.0, [], False
+        while not done:
+            action = np.asarray(policy(observation), dtype=np.float32)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            done = terminated or truncated
+            total += reward
+            actions.append(action.astype(np.float64))
+        returns.append(total)
+        signals.append(np.array(actions))
+    long = [signal for signal in signals if len(signal) >= _SHORTEST]
+    counted = long or [np.zeros_like(signals[0], shape=(_SHORTEST, signals[0].shape[1]))]
+    measured = _smoothness(counted, env.rate)
+    measured["sm_task_units"] = float(np.mean([smoothness.paper_smoothness(env.scaled(s)) for s in counted]))
+    if not long:
+        measured = dict.fromkeys(measured, -1.0)
+    return {
+        "episodes": float(len(returns)),
+        "return": float(np.mean(returns)),
+        "return_std": float(np.std(returns)),
+        "length": float(np.mean([len(signal) for signal in signals])),
+        "smoothness_episodes": float(len(long)),
+        "rate": env.rate,
+        **measured,
+    }

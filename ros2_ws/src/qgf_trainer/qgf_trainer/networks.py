@@ -70,11 +70,58 @@ class Actor(nn.Module):
         """Action (B, n_act) in [-1, 1]."""
         return self.net(observation)
 
+    @torch.jit.unused
+    def features(self, observation: Tensor) -> Tensor:
+        """The last hidden layer (B, width)."""
+        return self.net[:-2](observation)
+
+
+class GaussianActor(nn.Module):
+    """Squashed Gaussian policy: normalised observation (B, n_obs) -> tanh of the mean (B, n_act), in [-1, 1]."""
+
+    _LOG_STD = (-20.0, 2.0)  # as in the authors' code: beyond, the policy is deterministic or uniform for any purpose
+
+    def __init__(self, n_obs: int, n_act: int, hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in itertools.pairwise([n_obs, *hidden]):
+            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.mean = nn.Linear(hidden[-1], n_act)
+        self.log_std = nn.Linear(hidden[-1], n_act)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Deterministic action (B, n_act) in [-1, 1]."""
+        return torch.tanh(self.mean(self.trunk(observation)))
+
+    @torch.jit.unused
+    def features(self, observation: Tensor) -> Tensor:
+        """The last hidden layer (B, width)."""
+        return self.trunk(observation)
+
+    @torch.jit.unused
+    def distribution(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the standard deviation, each (B, n_act), before squashing."""
+        h = self.trunk(observation)
+        return self.mean(h), self.log_std(h).clamp(*self._LOG_STD)
+
+
+def squash(mean: Tensor, log_std: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Actions a = tanh(u) (B, n_act), u = mean + std x, and their log-probabilities (B,), x standard normal (B, n_act).
+
+    log pi(a) = sum_i [-x_i^2 / 2 - log std_i - log(2 pi) / 2 - log(1 - a_i^2)]; the last logarithm as
+    2 (log 2 - u - softplus(-2 u)), which keeps its digits where a rounds to 1.
+    """
+    u = mean + log_std.exp() * drawn
+    gaussian = -0.5 * drawn.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+    slope = 2.0 * (math.log(2.0) - u - nn.functional.softplus(-2.0 * u))
+    return torch.tanh(u), (gaussian - slope).sum(-1)
+
 
 class DeployedPolicy(nn.Module):
     """What a bundle holds: the frozen normaliser and the actor's mean, raw observation in, action out."""
 
-    def __init__(self, actor: Actor, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, actor: Actor | GaussianActor, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.actor = actor
         self.register_buffer("mean", mean.clone())

@@ -132,7 +132,7 @@ class FieldConfig:
     """
 
     form: Literal["paper", "scale_free", "none"] = "scale_free"
-    """none: plain TD3."""
+    """none: a plain critic."""
     mixed_partial: float = 2.0
     """Weight l1."""
     field_consistency: float = 0.005
@@ -163,14 +163,18 @@ class FieldConfig:
             )
 
 
-def paper_form(config: FieldConfig) -> FieldConfig:
-    """The published form with the weights that suit the reaching task: every update, the whole batch, fixed margin."""
+def paper_form(config: FieldConfig, weights: tuple[float, float, float] = (2.0, 0.005, 2.0)) -> FieldConfig:
+    """The published form: every update, the whole batch, fixed margin.
+
+    :param weights: l_MPR, l_VFC, l_Curv; by default those that suit the reaching task.
+    """
+    mixed_partial, field_consistency, curvature = weights
     return dataclasses.replace(
         config,
         form="paper",
-        mixed_partial=2.0,
-        field_consistency=0.005,
-        curvature=2.0,
+        mixed_partial=mixed_partial,
+        field_consistency=field_consistency,
+        curvature=curvature,
         margin=1.0,
         noise=0.01,
         every=1,

@@ -19,14 +19,16 @@ class Batch(NamedTuple):
     reward: Tensor  # (B,)
     next_observation: Tensor  # (B, n_obs)
     terminal: Tensor  # (B,): 1 where the episode truly ended; a time limit is 0
+    previous_observation: Tensor | None = None  # (B, n_obs): before `observation`, itself at an episode's start
 
 
 class ReplayBuffer:
-    """The last `capacity` transitions."""
+    """The last `capacity` transitions.
 
-    _FIELDS = ("observation", "action", "reward", "next_observation", "terminal")
+    :param keeps_previous: whether `previous_observation` is stored too.
+    """
 
-    def __init__(self, capacity: int, n_obs: int, n_act: int) -> None:
+    def __init__(self, capacity: int, n_obs: int, n_act: int, keeps_previous: bool = False) -> None:
         self.capacity, self.size, self._next = capacity, 0, 0
         self._data = Batch(
             torch.zeros(capacity, n_obs),
@@ -34,7 +36,12 @@ class ReplayBuffer:
             torch.zeros(capacity),
             torch.zeros(capacity, n_obs),
             torch.zeros(capacity),
+            torch.zeros(capacity, n_obs) if keeps_previous else None,
         )
+
+    def _fields(self) -> dict[str, Tensor]:
+        """What is stored, by name."""
+        return {name: field for name, field in self._data._asdict().items() if field is not None}
 
     def add(
         self,
@@ -43,14 +50,19 @@ class ReplayBuffer:
         reward: float,
         next_observation: NDArray[np.float32],
         terminal: bool,
+        previous_observation: NDArray[np.float32] | None = None,
     ) -> None:
-        """Store one transition; the oldest goes when the buffer is full."""
+        """Store one transition; the oldest goes when the buffer is full. Without a previous observation its own stands
+        for it."""
         i = self._next
         self._data.observation[i] = torch.from_numpy(observation)
         self._data.action[i] = torch.from_numpy(action)
         self._data.reward[i] = reward
         self._data.next_observation[i] = torch.from_numpy(next_observation)
         self._data.terminal[i] = float(terminal)
+        if self._data.previous_observation is not None:
+            before = observation if previous_observation is None else previous_observation
+            self._data.previous_observation[i] = torch.from_numpy(before)
         self._next = (i + 1) % self.capacity
         self.size = min(self.size + 1, self.capacity)
 
@@ -59,7 +71,7 @@ class ReplayBuffer:
         if self.size == 0:
             raise ValueError("the replay buffer is empty")
         rows = torch.randint(0, self.size, (batch_size,), generator=generator)
-        return Batch(*(field.index_select(0, rows) for field in self._data))
+        return Batch(**{name: field.index_select(0, rows) for name, field in self._fields().items()})
 
     def observation_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (n_obs,) of the stored observations."""
@@ -72,7 +84,7 @@ class ReplayBuffer:
 
     def state(self) -> dict[str, Tensor]:
         """Tensors for a checkpoint."""
-        state = {name: field[: self.size].clone() for name, field in zip(self._FIELDS, self._data, strict=True)}
+        state = {name: field[: self.size].clone() for name, field in self._fields().items()}
         return {**state, "position": torch.tensor([self._next, self.size])}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -80,6 +92,6 @@ class ReplayBuffer:
         position, size = (int(x) for x in state["position"])
         if size > self.capacity:
             raise ValueError(f"{size} stored transitions do not fit a buffer of {self.capacity}")
-        for name, field in zip(self._FIELDS, self._data, strict=True):
+        for name, field in self._fields().items():
             field[:size] = state[name]
         self._next, self.size = position % self.capacity, size

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from typing import Any, Literal, Protocol
 
@@ -36,8 +37,9 @@ class BarReporter:
 
     def progress(self, progress: Progress) -> None:
         """Move the bar."""
+        success = "" if math.isnan(progress.success) else f"success {progress.success:.2f}, "
         self._bar.set_postfix_str(
-            f"return {progress.episode_return:.0f}, success {progress.success:.2f}, Sm "
+            f"return {progress.episode_return:.0f}, {success}Sm "
             f"{progress.paper_smoothness:.2f}, {progress.updates_per_second:.0f} updates/s, {progress.phase}",
             refresh=False,
         )

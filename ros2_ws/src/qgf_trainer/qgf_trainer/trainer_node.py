@@ -115,7 +115,8 @@ class TrainerNode(Node):
             if event is not None and event["event"] == "progress":
                 self._tell(handle, event)
             elif event is not None and event["event"] == "result":
-                result.success, result.bundle, result.metrics_json = True, event["bundle"], json.dumps(event["figures"])
+                result.bundle = event.get("bundle") or event["policy"]  # of a Gymnasium task there is no bundle
+                result.success, result.metrics_json = True, json.dumps(event["figures"])
         if not result.success:
             handle.abort()
             result.message = process.verdict()

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,27 @@ from numpy.typing import NDArray
 
 from qgf_core import smoothness
 from qgf_core.errors import QgfError
-from qgf_core.robot import RobotSpec, load_robot
+from qgf_core.robot import load_robot
 from qgf_sim.env import ReachEnv
-from qgf_sim.reach import ReachConfig, load_reach
+from qgf_sim.reach import load_reach
+from qgf_trainer.agent import Agent
 from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
-from qgf_trainer.config import TrainConfig, describe, learning_rate_factor
+from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
+from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.replay import ReplayBuffer
+from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
 _STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
 _REPORT_EVERY = 1.0  # [s]
+_WRITTEN = (
+    "checkpoint.safetensors",
+    "bundle.pt",
+    "policy.safetensors",
+    "progress.csv",
+    "evaluation.json",
+    "config.json",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +101,14 @@ class Recorder:
             self._csv.writeheader()
             self._csv.writerows(rows)
 
-    def episode(self, total: float, success: bool, actions: NDArray[np.float32]) -> None:
-        """Note an episode: its return, success and explored actions (T, n)."""
+    def episode(self, total: float, success: float, actions: NDArray[np.float32]) -> None:
+        """Note an episode: its return, success (0, 1, NaN: the task knows none) and explored actions (T, n)."""
+        if len(actions) < 2:
+            return  # an end at once says nothing of smoothness
         self._episodes.append(
             (
                 total,
-                float(success),
+                success,
                 float(np.mean(smoothness.mean_absolute_delta(actions))),
                 smoothness.paper_smoothness(actions),
             )
@@ -164,7 +177,7 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
             )
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite and not resume:
-            for name in ("checkpoint.safetensors", "bundle.pt", "progress.csv", "evaluation.json", "config.json"):
+            for name in _WRITTEN:
                 (folder / name).unlink(missing_ok=True)
             for events in (folder / "tensorboard").glob("events.*"):
                 events.unlink()
@@ -174,12 +187,30 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         raise QgfError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
 
 
+Environment = ReachEnv | GymnasiumTask
+
+
+def make_environments(config: TrainConfig, number: int) -> Sequence[Environment]:
+    """The task's environments, all alike. :raises QgfError: unknown robot or task, a missing library."""
+    if not is_arm_task(config.task):
+        return [GymnasiumTask(config.task) for _ in range(number)]
+    robot, task = load_robot(config.robot), load_reach(config.task)
+    return [ReachEnv(robot, task) for _ in range(number)]
+
+
+def make_agent(config: TrainConfig, n_obs: int, n_act: int) -> Agent:
+    """The untrained agent of the configured algorithm."""
+    if config.algorithm in ("sac", "sac-plain"):
+        return SAC(n_obs, n_act, config.sac, config.field, config.seed, config.rival)
+    return TD3(n_obs, n_act, config.learner, config.field, config.seed, config.rival)
+
+
 @dataclasses.dataclass
 class TrainingResult:
     """The trained agent and what it was trained on."""
 
-    agent: TD3
-    env: ReachEnv
+    agent: Agent
+    env: Environment
     steps: int
     interrupted: bool
     training_time: float
@@ -196,9 +227,9 @@ def train(
 ) -> TrainingResult:
     """Train until `config.steps`, or until `should_stop` and the end of the running episodes.
 
-    Environments run in step and end their episodes together; at such an end nothing of the physics has to be
-    remembered, and that is where checkpoints are taken: a run killed at any time and resumed gives the same result as
-    one never killed.
+    The environments begin their episodes together, and one whose episode has ended waits for the others. Where all
+    have ended nothing of the physics has to be remembered, and that is where checkpoints are taken: a run killed at
+    any time and resumed gives the same result as one never killed.
 
     :param folder: for checkpoints, progress.csv and TensorBoard events; None keeps nothing.
     :param resume: continue from the folder's checkpoint; from the start if there is none.
@@ -206,12 +237,11 @@ def train(
     diagnosis.
     """
     torch.set_num_threads(1)
-    robot: RobotSpec = load_robot(config.robot)
-    task: ReachConfig = load_reach(config.task)
-    envs = [ReachEnv(robot, task) for _ in range(config.environments)]
+    envs = make_environments(config, config.environments)
     n_obs, n_act = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]  # type: ignore[index]
-    agent = TD3(n_obs, n_act, config.learner, config.field, config.seed)
-    buffer = ReplayBuffer(min(config.buffer_size, config.steps + config.environments), n_obs, n_act)
+    agent = make_agent(config, n_obs, n_act)
+    capacity = min(config.buffer_size, config.steps + config.environments)
+    buffer = ReplayBuffer(capacity, n_obs, n_act, config.rival.needs_previous)
     noise = np.random.default_rng(config.seed)
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
@@ -226,29 +256,32 @@ def train(
     try:
         while step < config.steps and not stopping:
             observations = np.stack([_start(env, poses[i], noise, config) for i, env in enumerate(envs)])
-            totals, actions = np.zeros(len(envs)), []
-            held = np.zeros((len(envs), n_act), np.float32)
-            for period in range(task.episode_steps):
+            totals, actions, period = np.zeros(len(envs)), [[] for _ in envs], 0  # type: ignore[var-annotated]
+            held, previous = np.zeros((len(envs), n_act), np.float32), observations
+            running = np.ones(len(envs), bool)
+            while running.any() and step < config.steps:
                 if step < config.warmup_steps:
                     if period % config.warmup_hold == 0:
                         held = np.float32(noise.uniform(-1.0, 1.0, held.shape))
                     action = held
                 else:
-                    explored = agent.act(observations) + config.exploration_noise * noise.standard_normal(held.shape)
-                    action = np.clip(explored, -1.0, 1.0).astype(np.float32)
-                following = np.empty_like(observations)
-                for index, env in enumerate(envs):
-                    following[index], reward, terminated, _, _info = env.step(action[index])
-                    buffer.add(observations[index], action[index], reward, following[index], terminated)
+                    action = agent.explore(observations, noise, config.exploration_noise)
+                before, period, following = step, period + 1, observations.copy()
+                for index in map(int, np.flatnonzero(running)):
+                    following[index], reward, terminated, truncated, _ = envs[index].step(action[index])
+                    transition = (observations[index], action[index], reward, following[index], terminated)
+                    buffer.add(*transition, previous[index])
                     totals[index] += reward
-                observations = following
-                actions.append(action)
-                before, step = step, step + len(envs)
+                    actions[index].append(action[index])
+                    running[index] = not (terminated or truncated)
+                    step += 1
+                previous, observations = observations, following
                 if before < config.warmup_steps <= step and config.normalise_observations:
                     agent.set_normaliser(*buffer.observation_statistics())
                 if step >= config.warmup_steps:
                     agent.set_learning_rate(learning_rate_factor(config, step))
-                    for _ in range(step // config.steps_per_update - before // config.steps_per_update):
+                    due = step // config.steps_per_update - before // config.steps_per_update
+                    for _ in range(due * config.updates_at_once):
                         if agent.updates % _STATISTICS_EVERY == 0:
                             observation_std, reward_std = buffer.observation_statistics()[1], buffer.reward_std()
                         agent.update(buffer.sample(config.batch_size, agent.generator), observation_std, reward_std)
@@ -258,16 +291,15 @@ def train(
                     agent.latest,
                     "warmup" if step < config.warmup_steps else "training",
                 )
-                if step >= config.steps:
-                    break
             for index, env in enumerate(envs):
-                recorder.episode(float(totals[index]), bool(env.succeeded), np.stack(actions)[:, index])
-                if env.succeeded:
+                success = float(env.succeeded) if isinstance(env, ReachEnv) else float("nan")
+                recorder.episode(float(totals[index]), success, np.array(actions[index]))
+                if isinstance(env, ReachEnv) and env.succeeded:
                     poses[index] = env.joint_position
             _check_finite(agent, step)
             stopping = should_stop()
-            due = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
-            if path is not None and (due or stopping or step >= config.steps):
+            overdue = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
+            if path is not None and (overdue or stopping or step >= config.steps):
                 _save(
                     path,
                     config,
@@ -290,14 +322,14 @@ def train(
 
 
 def _start(
-    env: ReachEnv, pose: NDArray[np.float64], noise: np.random.Generator, config: TrainConfig
+    env: Environment, pose: NDArray[np.float64], noise: np.random.Generator, config: TrainConfig
 ) -> NDArray[np.float32]:
-    """Begin an episode, near home or where the last success ended; returns the observation."""
+    """Begin an episode; an arm's near home or where its last success ended. Returns the observation."""
     goes_on = noise.random() < config.continue_share and np.isfinite(pose).all()
     return env.reset(options={"start": pose} if goes_on else None)[0]
 
 
-def _check_finite(agent: TD3, step: int) -> None:
+def _check_finite(agent: Agent, step: int) -> None:
     """:raises QgfError: the training has diverged."""
     for name, value in agent.latest.items():
         if not np.isfinite(value) or (name == "q_mean" and abs(value) > 1e6):
@@ -310,10 +342,10 @@ def _check_finite(agent: TD3, step: int) -> None:
 def _save(
     path: Path,
     config: TrainConfig,
-    agent: TD3,
+    agent: Agent,
     buffer: ReplayBuffer,
     noise: np.random.Generator,
-    envs: list[ReachEnv],
+    envs: Sequence[Environment],
     numbers: dict[str, float],
     more: dict[str, torch.Tensor],
 ) -> None:
@@ -333,7 +365,12 @@ def _save(
 
 
 def _restore(
-    path: Path, config: TrainConfig, agent: TD3, buffer: ReplayBuffer, noise: np.random.Generator, envs: list[ReachEnv]
+    path: Path,
+    config: TrainConfig,
+    agent: Agent,
+    buffer: ReplayBuffer,
+    noise: np.random.Generator,
+    envs: Sequence[Environment],
 ) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
     tensors, values = load_checkpoint(path)
     ours, theirs = describe(config), dict(values["config"])

@@ -116,6 +116,23 @@ def test_sigkill_and_resume_gives_the_same_result(finished, tmp_path):
     assert {k: v for k, v in a.items() if k not in drop} == {k: v for k, v in b.items() if k not in drop}
 
 
+def test_sac_makes_a_bundle_of_its_mean_action(tmp_path, capsys):
+    folder = tmp_path / "sac"
+    small = [*SETTINGS, "--override", "sac.hidden=[32, 32]"]
+    assert train_main(["--algo", "sac", "--steps", "1200", "--out", str(folder), "--progress", "json", *small]) == 0
+    told = events(capsys.readouterr().out)[-1]
+    bundle = load_bundle(folder / "bundle.pt")
+    assert bundle.sha256 == told["sha256"] and bundle.manifest.training["config"]["algorithm"] == "sac"
+    stored = load_file(folder / "checkpoint.safetensors")
+    raw = np.random.default_rng(0).normal(size=24).astype(np.float32)
+    h = raw
+    for layer in ("trunk.0", "trunk.2"):
+        z = stored[f"actor.{layer}.weight"] @ h + stored[f"actor.{layer}.bias"]
+        h = z / (1 + np.exp(-z))
+    assert np.allclose(bundle.act(raw), np.tanh(stored["actor.mean.weight"] @ h + stored["actor.mean.bias"]), atol=1e-5)
+    assert stored["log_temperature"][0] != pytest.approx(np.log(0.2)), "the temperature was learned"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_leaves(tmp_path, number):
     folder = tmp_path / "stopped"
@@ -146,7 +163,7 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
         (["--override", "learner.gama=0.9"], "learner.gama: unknown key"),
         (["--override", "field.form=magic"], "'magic' is not known"),
         (["--override", "seed"], "not of the form key=value"),
-        (["--task", "dance"], "unknown train 'dance'"),
+        (["--task", "dance"], "--task: dance: unknown task"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, more, words):

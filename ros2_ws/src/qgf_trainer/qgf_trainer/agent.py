@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What TD3 and SAC share: the stabilised twin critic, the normaliser, the learning rate, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from qgf_trainer.networks import Actor, DeployedPolicy, GaussianActor, TwinCritic
+from qgf_trainer.q_gradient_field import FieldConfig, FieldStabiliser
+from qgf_trainer.replay import Batch
+from qgf_trainer.rivals import Rival, RivalConfig, States
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """Settings that every learner has; the defaults suit the reach task."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of actor and critics."""
+    learning_rate: float = 1e-3
+    gamma: float = 0.9
+    """Discount per control period."""
+    tau: float = 0.02
+    """Share of the new weights that the targets take over at each update."""
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden {list(self.hidden)} must name at least one positive width")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate {self.learning_rate} must be positive")
+        if not (0 <= self.gamma < 1 and 0 < self.tau <= 1):
+            raise ValueError(f"gamma {self.gamma} must lie in [0, 1) and tau {self.tau} in (0, 1]")
+
+
+def td_target(batch: Batch, next_value: Tensor, gamma: float) -> Tensor:
+    """r + gamma V(s') (B,), without the second part after a true end; a time limit is not one."""
+    return batch.reward + gamma * (1.0 - batch.terminal) * next_value
+
+
+ActorType = TypeVar("ActorType", Actor, GaussianActor)
+
+
+class Agent(Generic[ActorType]):
+    """An actor, a twin critic with the field's losses or a policy-side rival by a switch, and the critic's target.
+
+    :param actor: made from (n_obs, n_act, hidden).
+    :param seed: of the weights and of all noise in the updates.
+    """
+
+    _LATEST_EVERY = 100  # updates between readings of losses and values, which cost a little
+
+    def __init__(
+        self,
+        actor: type[ActorType],
+        n_obs: int,
+        n_act: int,
+        learner: LearnerConfig,
+        field: FieldConfig,
+        seed: int,
+        rival: RivalConfig,
+    ) -> None:
+        self.learner = learner
+        self.generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.actor: ActorType = actor(n_obs, n_act, learner.hidden)
+            self.critic = TwinCritic(n_obs, n_act, learner.hidden)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.rival: Rival | None = None
+        self._actor_parameters = list(self.actor.parameters())
+        if rival.kind != "none":
+            self.rival = Rival(rival, self.actor, learner.hidden[-1], n_act, seed + 2)
+            self._actor_parameters += self.rival.parameters()
+        self.actor_optimiser = torch.optim.Adam(self._actor_parameters, lr=learner.learning_rate, fused=True)
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=learner.learning_rate, fused=True)
+        self.stabiliser = FieldStabiliser(field, torch.Generator().manual_seed(seed + 1))
+        self.mean, self.std = torch.zeros(n_obs), torch.ones(n_obs)
+        self.updates = 0
+        self.latest: dict[str, float] = {}
+
+    def set_normaliser(self, mean: Tensor, std: Tensor) -> None:
+        """Freeze the observations' mean and standard deviation (n_obs,); a constant observation keeps its scale."""
+        self.mean, self.std = mean.clone(), torch.where(std > 1e-6, std, torch.ones_like(std))
+
+    def set_learning_rate(self, factor: float) -> None:
+        """Learn with `factor` times the configured rate from now on."""
+        for _, optimiser in self._optimisers():
+            for group in optimiser.param_groups:
+                group["lr"] = factor * self.learner.learning_rate
+
+    def act(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Deterministic actions (B, n_act) of the actor in training, for raw observations (B, n_obs)."""
+        with torch.inference_mode():
+            return self.actor((torch.from_numpy(observation) - self.mean) / self.std).numpy()
+
+    def explore(
+        self, observation: NDArray[np.float32], noise: np.random.Generator, scale: float
+    ) -> NDArray[np.float32]:
+        """Actions (B, n_act) in [-1, 1] to try, for raw observations (B, n_obs).
+
+        :param scale: standard deviation of the noise of a deterministic policy; a stochastic one has its own.
+        """
+        raise NotImplementedError
+
+    def update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
+        """One gradient update.
+
+        :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer.
+        """
+        raise NotImplementedError
+
+    def deployed(self) -> DeployedPolicy:
+        """The deterministic policy as it is exported, with the normaliser inside."""
+        raise NotImplementedError
+
+    def _modules(self) -> Sequence[tuple[str, nn.Module]]:
+        further: dict[str, nn.Module] = {} if self.rival is None else self.rival.modules
+        return (("actor", self.actor), ("critic", self.critic), ("critic_target", self.critic_target), *further.items())
+
+    def _optimisers(self) -> Sequence[tuple[str, torch.optim.Optimizer]]:
+        return (("actor_optimiser", self.actor_optimiser), ("critic_optimiser", self.critic_optimiser))
+
+    def _generators(self) -> Sequence[tuple[str, torch.Generator]]:
+        further: list[tuple[str, torch.Generator]] = (
+            [] if self.rival is None else [("rival_generator", self.rival.generator)]
+        )
+        return [("generator", self.generator), ("stabiliser_generator", self.stabiliser.generator), *further]
+
+    def _states(self, batch: Batch) -> States:
+        """s-, s and s' (B, n_obs), normalised."""
+        previous = batch.previous_observation
+        return States(
+            None if previous is None else (previous - self.mean) / self.std,
+            (batch.observation - self.mean) / self.std,
+            (batch.next_observation - self.mean) / self.std,
+        )
+
+    def _update_critic(
+        self, td_loss: Tensor, states: States, action: Tensor, observation_std: Tensor, reward_std: float
+    ) -> None:
+        """One step down the TD loss, with the field's losses where they are due and a rival's if it has one."""
+        loss = td_loss
+        extra = self.stabiliser.loss(
+            self.critic, states.here, action, states.following, observation_std / self.std, reward_std
+        )
+        if extra is not None:
+            loss = loss + extra
+        extra = None if self.rival is None else self.rival.critic_loss(self.critic, states, action)
+        if extra is not None:
+            loss = loss + extra
+        self.critic_optimiser.zero_grad()
+        loss.backward()
+        self.critic_optimiser.step()
+        self.updates += 1
+
+    def _update_actor(self, loss: Tensor, states: States) -> None:
+        """One step of the actor alone: gradients of the critic's weights would be computed for nothing."""
+        if self.rival is not None:
+            loss = loss + self.rival.actor_loss(self.actor, states)
+        gradients = torch.autograd.grad(loss, self._actor_parameters)
+        for parameter, gradient in zip(self._actor_parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.actor_optimiser.step()
+        if self.rival is not None:
+            self.rival.after_actor_update(self.actor)
+
+    def _approach(self, target: nn.Module, online: nn.Module) -> None:
+        """target += tau (online - target)."""
+        with torch.no_grad():
+            torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), self.learner.tau)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """Tensors and plain values for a checkpoint."""
+        tensors = {
+            f"{name}.{key}": value for name, module in self._modules() for key, value in module.state_dict().items()
+        }
+        for name, optimiser in self._optimisers():
+            for index, entry in optimiser.state_dict()["state"].items():
+                tensors.update({f"{name}.{index}.{key}": value for key, value in entry.items()})
+        tensors |= {name: generator.get_state() for name, generator in self._generators()}
+        tensors |= {"mean": self.mean, "std": self.std}
+        return tensors, {"updates": self.updates, "stabiliser": self.stabiliser.state()}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
+        """Continue from `state()`. :raises KeyError, RuntimeError, ValueError: it does not fit."""
+        for name, module in self._modules():
+            prefix = f"{name}."
+            module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+        for name, optimiser in self._optimisers():
+            entries: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"{name}."):
+                    _, index, field = key.split(".")
+                    entries.setdefault(int(index), {})[field] = value.clone()
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+        for name, generator in self._generators():
+            generator.set_state(tensors[name])
+        self.mean, self.std = tensors["mean"].clone(), tensors["std"].clone()
+        self.updates = int(values["updates"])  # type: ignore[call-overload]
+        self.stabiliser.restore(values["stabiliser"])  # type: ignore[arg-type]
