@@ -203,7 +203,7 @@ def test_a_stopped_arm_is_deaf_and_waits_for_a_new_command(arm, interface, fault
         # Past their latency of 20 ms and lag of 40 ms, by which 29% of the speed would be left after these 70 ms.
         assert np.abs(truth(double)[1]).max() < 0.15 * moving
     now, pose = stopped_at(now)
-    assert np.abs(pose - before).max() < (0.04 if fault == "protective_stop" else 0.1)
+    assert np.abs(pose - before).max() < (0.06 if fault == "protective_stop" else 0.1)
     assert command(now) == "" and double.ignored == 1 and double.accepted == 1
     now, still = stopped_at(now)
     assert np.abs(still - pose).max() < 3e-3
