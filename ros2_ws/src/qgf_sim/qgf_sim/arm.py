@@ -11,7 +11,7 @@ import pybullet
 from numpy.typing import NDArray
 
 from qgf_core.errors import RobotError
-from qgf_core.robot import RobotSpec
+from qgf_core.robot import RobotSpec, links_without_inertia, read_urdf
 from qgf_sim.drive import Drive
 from qgf_sim.quiet import quiet_native_output
 
@@ -51,6 +51,7 @@ class PyBulletArm:
         pybullet.setTimeStep(self.period, **client)
         pybullet.setGravity(0.0, 0.0, -9.81, **client)
         pybullet.setPhysicsEngineParameter(numSolverIterations=_SOLVER_ITERATIONS, **client)
+        massless = links_without_inertia(read_urdf(self.robot))
         index = {}
         for i in range(pybullet.getNumJoints(self._body, **client)):
             info = pybullet.getJointInfo(self._body, i, **client)
@@ -62,6 +63,8 @@ class PyBulletArm:
                 angularDamping=0.0,
                 **client,
             )
+            if info[12].decode() in massless:  # PyBullet takes 1 kg and 1 kg m^2 for what is not told
+                pybullet.changeDynamics(self._body, i, mass=0.0, localInertiaDiagonal=(0.0, 0.0, 0.0), **client)
             if info[2] in (pybullet.JOINT_REVOLUTE, pybullet.JOINT_PRISMATIC):
                 index[info[1].decode()] = i
         missing = [name for name in self.robot.joint_names if name not in index]

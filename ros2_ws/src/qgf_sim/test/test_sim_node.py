@@ -357,7 +357,7 @@ def test_it_ends_cleanly_while_it_starts(start, delay):
 
 
 @pytest.mark.parametrize(("parameter", "message"), [
-    ("robot:=ur5000", "config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda"),
+    ("robot:=ur5000", "config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda, ur5e"),
     ("state_rate:=77", "sim_node: physics_rate: 200.0 Hz is no multiple of state_rate 77.0 Hz"),
     ("physics_rate:=fast", "sim_node: physics_rate: expected float, got 'fast'"),
     ("command_interface:=torque", "sim_node: command_interface: 'torque' is not known"),
