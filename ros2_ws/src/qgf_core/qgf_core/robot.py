@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import math
 import xml.etree.ElementTree as ElementTree
+import xml.parsers.expat as expat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -268,9 +269,14 @@ def read_urdf(spec: RobotSpec) -> str:
 
 
 def _parse_urdf(urdf_text: str, source: object) -> ElementTree.Element:
+    # Without namespaces, as the robotics world reads URDFs: some carry prefixes, such as drake:, that nobody declares.
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler = builder.data
     try:
-        root = ElementTree.fromstring(urdf_text)
-    except (ElementTree.ParseError, ValueError) as error:
+        parser.Parse(urdf_text, True)
+        root = builder.close()
+    except (expat.ExpatError, ValueError) as error:
         raise RobotError(source, "", f"not well-formed XML ({error})", "mend the URDF") from error
     if root.tag != "robot":
         raise RobotError(source, "", f"its root element is <{root.tag}>, not <robot>", "give a URDF")
@@ -288,6 +294,15 @@ def strip_meshes(urdf_text: str) -> str:
             for element in link.findall(kind):
                 link.remove(element)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def links_without_inertia(urdf_text: str) -> frozenset[str]:
+    """Links that have no <inertial>, such as a tool's frame: massless by the URDF's rules.
+
+    :raises RobotError: not XML, or no URDF.
+    """
+    links = _parse_urdf(urdf_text, "URDF").findall("link")
+    return frozenset(link.get("name", "") for link in links if link.find("inertial") is None)
 
 
 def check_against_urdf(spec: RobotSpec, urdf_text: str, source: object) -> None:

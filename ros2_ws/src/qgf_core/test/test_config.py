@@ -182,7 +182,7 @@ def test_find_config_lists_what_there_is():
         with pytest.raises(ConfigError) as caught:
             find_config("robots", name)
         assert str(caught.value) == (f"config/robots: unknown robot '{name}'; "
-                                     "choose one of: iiwa, panda, or give the path of a .yaml file")
+                                     "choose one of: iiwa, panda, ur5e, or give the path of a .yaml file")
     with pytest.raises(ConfigError) as caught:
         find_config("robots", "/nowhere/arm.yaml")
     assert str(caught.value) == "/nowhere/arm.yaml: no such file; check the path"

@@ -26,7 +26,8 @@ from qgf_core.robot import (
     strip_meshes,
 )
 
-ARMS = sorted(path.stem for path in (config_root() / "robots").glob("*.yaml"))
+ARMS = {"panda": 7, "iiwa": 7, "ur5e": 6}
+"""The arms of the project and their joints."""
 
 
 def good_yaml() -> dict[str, Any]:
@@ -60,13 +61,17 @@ def refusal(path: str, of: type[ConfigError] = ConfigError) -> str:
     return message.replace(str(Path(path).parent) + "/", "")
 
 
+def test_every_arm_of_the_project_is_known():
+    assert sorted(ARMS) == sorted(path.stem for path in (config_root() / "robots").glob("*.yaml"))
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_arms_of_the_project(arm):
     spec = load_robot(arm)
-    assert spec.name == arm and len(spec.joints) == 7 and Path(spec.urdf).is_absolute()
+    assert spec.name == arm and len(spec.joints) == ARMS[arm] and Path(spec.urdf).is_absolute()
     for values in (spec.home, spec.position_lower, spec.velocity_limit, spec.acceleration_limit, spec.jerk_limit,
                    spec.effort_limit, spec.policy_velocity, spec.signs):
-        assert values.shape == (7,) and values.dtype == np.float64
+        assert values.shape == (ARMS[arm],) and values.dtype == np.float64
     assert np.all(spec.policy_velocity <= spec.velocity_limit)
 
 
@@ -248,3 +253,9 @@ def test_strip_meshes_keeps_everything_but_the_meshes(two_joint_urdf):
 def test_specs_cannot_be_changed(two_joint_robot: RobotSpec):
     with pytest.raises(dataclasses.FrozenInstanceError):
         two_joint_robot.joints[0].velocity = 100.0  # type: ignore[misc]
+
+
+def test_a_prefix_that_nobody_declares_is_read_as_it_stands():
+    """As airo_models' UR5e has it, and as PyBullet, pinocchio and MuJoCo take it."""
+    text = '<robot name="a"><link name="b" drake:x="1"/><drake:y>z</drake:y></robot>'
+    assert strip_meshes(text) == '<robot name="a"><link name="b" drake:x="1" /><drake:y>z</drake:y></robot>'

@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         prog="qgf demo", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument(
-        "--robot", default="panda", metavar="NAME", help="panda or iiwa; a name in config/robots (default: panda)"
+        "--robot", default="panda", metavar="NAME", help="panda, iiwa or ur5e; a name in config/robots (default: panda)"
     )
     p.add_argument(
         "--steps",

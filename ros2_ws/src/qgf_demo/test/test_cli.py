@@ -48,7 +48,7 @@ def fails(arguments, capsys):
         (["--form", "other"], "argument --form: invalid choice: 'other'"),
         (["--fast"], "unrecognized arguments: --fast"),
         (["--gui", "--headless"], "not allowed with argument"),
-        (["--robot", "r2d2"], "config/robots: unknown robot 'r2d2'; choose one of: iiwa, panda"),
+        (["--robot", "r2d2"], "config/robots: unknown robot 'r2d2'; choose one of: iiwa, panda, ur5e"),
         (["--robot", "none.yaml"], "none.yaml: no such file"),
         (["--gui"], "--gui: there is no display"),
         (["--bundles", "nowhere"], "--bundles nowhere: there is no plain/bundle.pt;"),

@@ -18,7 +18,7 @@ from qgf_trainer.td3 import TD3
 PERIOD = 20_000_000  # [ns]
 
 
-@pytest.fixture(scope="module", params=["panda", "iiwa"])
+@pytest.fixture(scope="module", params=["panda", "iiwa", "ur5e"])
 def golden(request, tmp_path_factory):
     """An untrained policy that moves vigorously, as a bundle, and an episode of it in the environment."""
     config = load_train_config("reach", robot=request.param)

@@ -250,7 +250,7 @@ def test_deploy_waits_to_be_configured(launch, ros, bundle):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["robot:=ur5000"], "qgf: error: config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda"),
+    (["robot:=ur5000"], "qgf: error: config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda, ur5e"),
     (["command_interface:=effort"], "Valid options are: ['velocity', 'position']"),
     (["gui:=maybe"], "Valid options are: ['true', 'false']"),
 ])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -10,11 +11,13 @@ import pybullet
 from numpy.typing import NDArray
 
 from qgf_core.errors import RobotError
-from qgf_core.robot import RobotSpec
+from qgf_core.robot import RobotSpec, links_without_inertia, read_urdf
 from qgf_sim.drive import Drive
 from qgf_sim.quiet import quiet_native_output
 
 Vector = NDArray[np.float64]
+Interface = Literal["velocity", "position", "effort", "brake"]
+"""What a command to the drives means: [rad/s], [rad], [N m] with the motors off, or nothing: they stop at once."""
 _SOLVER_ITERATIONS = 20
 
 
@@ -48,6 +51,7 @@ class PyBulletArm:
         pybullet.setTimeStep(self.period, **client)
         pybullet.setGravity(0.0, 0.0, -9.81, **client)
         pybullet.setPhysicsEngineParameter(numSolverIterations=_SOLVER_ITERATIONS, **client)
+        massless = links_without_inertia(read_urdf(self.robot))
         index = {}
         for i in range(pybullet.getNumJoints(self._body, **client)):
             info = pybullet.getJointInfo(self._body, i, **client)
@@ -59,6 +63,8 @@ class PyBulletArm:
                 angularDamping=0.0,
                 **client,
             )
+            if info[12].decode() in massless:  # PyBullet takes 1 kg and 1 kg m^2 for what is not told
+                pybullet.changeDynamics(self._body, i, mass=0.0, localInertiaDiagonal=(0.0, 0.0, 0.0), **client)
             if info[2] in (pybullet.JOINT_REVOLUTE, pybullet.JOINT_PRISMATIC):
                 index[info[1].decode()] = i
         missing = [name for name in self.robot.joint_names if name not in index]
@@ -78,6 +84,11 @@ class PyBulletArm:
         self._drives = {
             kind: Drive(self.robot.drive, self.period, len(self._joints)) for kind in ("velocity", "position")
         }
+        # A torque loop is much faster than the servo round it: the latency remains, the lag does not.
+        self._drives["effort"] = Drive(
+            dataclasses.replace(self.robot.drive, time_constant=0.0), self.period, len(self._joints)
+        )
+        self._motors_on = True
         self.reset(self.robot.home)
 
     def reset(self, position: Vector) -> None:
@@ -86,14 +97,28 @@ class PyBulletArm:
             pybullet.resetJointState(self._body, i, q, 0.0, physicsClientId=self._client)
         for i in self._others:
             pybullet.resetJointState(self._body, i, 0.0, 0.0, physicsClientId=self._client)
-        self._drives["velocity"].reset(np.zeros(len(self._joints)))
-        self._drives["position"].reset(np.asarray(position))
+        self._rest(np.asarray(position))
+
+    def _rest(self, position: Vector) -> None:
+        """The drives forget what they were told and stand at `position` (n,) [rad]."""
+        for kind in ("velocity", "effort"):
+            self._drives[kind].reset(np.zeros(len(self._joints)))
+        self._effort_delay = self._drives["effort"].delay
+        self._drives["position"].reset(position)
         self._last_position_target = np.array(position, dtype=np.float64)
 
-    def step(self, command: Vector, interface: Literal["velocity", "position"] = "velocity", steps: int = 1) -> None:
-        """Simulate `steps` physics periods with a constant command (n,) [rad/s] or [rad] to the drives."""
+    def step(self, command: Vector, interface: Interface = "velocity", steps: int = 1) -> None:
+        """Simulate `steps` physics periods with a constant command (n,) to the drives, see `Interface`.
+
+        Efforts are cut to the robot's limits and act against gravity, which nobody compensates.
+        """
         for _ in range(steps):
-            if interface == "velocity":
+            if interface == "effort":
+                self._step_effort(command)
+            elif interface == "brake":
+                self._brake()
+            elif interface == "velocity":
+                self._motors_on = True
                 pybullet.setJointMotorControlArray(
                     self._body,
                     self._joints,
@@ -103,6 +128,7 @@ class PyBulletArm:
                     physicsClientId=self._client,
                 )
             else:
+                self._motors_on = True
                 target = self._drives["position"].step(command)
                 # Feeding the target's velocity forward keeps the servo's lag at the drive's own.
                 velocity = (target - self._last_position_target) / self.period
@@ -119,6 +145,36 @@ class PyBulletArm:
                     physicsClientId=self._client,
                 )
             pybullet.stepSimulation(physicsClientId=self._client)
+            if interface == "brake":
+                self._rest(self.state()[0])
+
+    def _brake(self) -> None:
+        self._motors_on = True
+        pybullet.setJointMotorControlArray(
+            self._body,
+            self._joints,
+            pybullet.VELOCITY_CONTROL,
+            targetVelocities=[0.0] * len(self._joints),
+            forces=self._forces,
+            physicsClientId=self._client,
+        )
+
+    def _step_effort(self, command: Vector) -> None:
+        torque = np.clip(self._drives["effort"].step(command), -self.robot.effort_limit, self.robot.effort_limit)
+        if self._effort_delay > 0:  # the brakes are released when the first torque takes effect, not before
+            self._effort_delay -= 1
+            self._brake()
+            return
+        client = {"physicsClientId": self._client}
+        if self._motors_on:  # a velocity motor without force: the joint turns freely
+            pybullet.setJointMotorControlArray(
+                self._body, self._joints, pybullet.VELOCITY_CONTROL, forces=[0.0] * len(self._joints), **client
+            )
+            self._motors_on = False
+        # PyBullet clears torques at every step.
+        pybullet.setJointMotorControlArray(
+            self._body, self._joints, pybullet.TORQUE_CONTROL, forces=torque.tolist(), **client
+        )
 
     def state(self) -> tuple[Vector, Vector]:
         """True joint positions (n,) [rad] and velocities (n,) [rad/s]."""

@@ -22,8 +22,11 @@ class Drive:
     :param joints: number of joints.
     """
 
+    delay: int
+    """Whole periods that a command waits."""
+
     def __init__(self, spec: DriveSpec, period: float, joints: int) -> None:
-        self._delay = round(spec.latency / period)
+        self.delay = round(spec.latency / period)
         # Exact step of dy/dt = (u - y) / T over one period with constant u.
         self._blend = 1.0 - math.exp(-period / spec.time_constant) if spec.time_constant > 0 else 1.0
         self._queue: deque[Vector] = deque()
@@ -32,7 +35,7 @@ class Drive:
     def reset(self, value: Vector) -> None:
         """All commands so far, and the output, were `value` (n,)."""
         self._output = np.array(value, dtype=np.float64)
-        self._queue = deque([self._output.copy()] * self._delay)
+        self._queue = deque([self._output.copy()] * self.delay)
 
     def step(self, command: Vector) -> Vector:
         """What the servo asks for in this physics period (n,), for the command (n,) that is in force now."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 from qgf_core.clocks import Clock, Pacer
+from qgf_sim.faults import StateMessage
 from qgf_sim.robot_double import JointSample, RobotDouble
 
 _CATCH_UP = 0.1
@@ -27,8 +28,16 @@ class Health:
     accepted_commands: int
     malformed_commands: int
     commands_beyond_limits: int
+    ignored_commands: int
+    """Commands during a protective stop or with the controller inactive."""
+    dropped_states: int
+    """Joint states that were lost on purpose."""
     timed_out: bool
     """Whether the command timeout keeps the arm at rest now."""
+    stopped: bool
+    """Whether a protective stop is in force now."""
+    inactive: bool
+    """Whether the controller is inactive now."""
     newly_malformed: int
     newly_dropped: int
 
@@ -45,6 +54,10 @@ class Health:
             parts.append(f"physics cannot keep up with real time (factor {self.real_time_factor:.2f})")
         if self.newly_malformed:
             parts.append(f"{self.newly_malformed} malformed commands refused")
+        if self.stopped:
+            parts.append("protective stop")
+        if self.inactive:
+            parts.append("controller not active")
         if self.timed_out:
             parts.append("no command within the timeout, arm at rest")
         return "; ".join(parts)
@@ -57,12 +70,16 @@ class RealTimeLoop:
     arrival.
 
     :param on_state: called in that thread at every state period with the deadline at which the state holds
-        [ns of `clock`], the simulated time [ns], and the measured and the true state.
+        [ns of `clock`], the simulated time [ns], and the measured and the true state; returns the stamp [ns] that the
+        message carries, None for the deadline.
+    :param on_message: called in that thread when the measured state, with the faults in force, arrives at its readers:
+        at once, or where it is delayed, between two deadlines.
     """
 
     def __init__(self, double: RobotDouble, clock: Clock,
-                 on_state: Callable[[int, int, JointSample, JointSample], None]) -> None:
-        self.double, self._clock, self._on_state = double, clock, on_state
+                 on_state: Callable[[int, int, JointSample, JointSample], int | None],
+                 on_message: Callable[[StateMessage], None] = lambda _: None) -> None:
+        self.double, self._clock, self._on_state, self._on_message = double, clock, on_state, on_message
         rate = double.settings.physics_rate
         self.period = round(1e9 / rate)
         self._every = round(rate / double.settings.state_rate)
@@ -80,6 +97,9 @@ class RealTimeLoop:
 
     def cycle(self) -> None:
         """Wait for the next deadline, report the state there, and simulate to the one after it."""
+        while (arrival := self.double.faults.next_arrival) is not None and arrival < self._pacer.deadline + self.period:
+            self._clock.sleep_until(arrival)
+            self._deliver(arrival)
         before = self._pacer.skipped
         deadline = self._pacer.wait()
         missed = self._pacer.skipped - before
@@ -96,10 +116,16 @@ class RealTimeLoop:
         tick = self._ticks + missed
         if self._ticks == 0 or tick // self._every > (self._ticks - 1) // self._every:
             measured, truth = self.double.read()
-            self._on_state(deadline, self._steps * self.period, measured, truth)
+            stamp = self._on_state(deadline, self._steps * self.period, measured, truth)
+            self.double.faults.push(deadline, deadline if stamp is None else stamp, *measured, *truth)
+        self._deliver(deadline)
         self.double.step(deadline)
         self._ticks = tick + 1
         self._steps += 1
+
+    def _deliver(self, now: int) -> None:
+        for message in self.double.faults.due(now):
+            self._on_message(message)
 
     def reset(self, timeout: float) -> bool:
         """From another thread: put the arm back to its start. :return: whether the loop did it within `timeout` [s]."""
@@ -118,4 +144,7 @@ class RealTimeLoop:
             late_steps=self.late_steps, dropped_steps=dropped,
             accepted_commands=self.double.accepted, malformed_commands=malformed,
             commands_beyond_limits=self.double.beyond_limits, timed_out=self.double.timed_out,
+            ignored_commands=self.double.ignored, dropped_states=self.double.faults.dropped,
+            stopped=self.double.faults.settings.protective_stop,
+            inactive=self.double.faults.settings.inactive_controller,
             newly_malformed=malformed - old_malformed, newly_dropped=dropped - old_dropped)

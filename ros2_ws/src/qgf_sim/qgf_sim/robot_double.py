@@ -7,16 +7,18 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pybullet
 from numpy.typing import NDArray
 
 from qgf_core.errors import ConfigError, RobotError
-from qgf_core.robot import RobotSpec
-from qgf_sim.arm import PyBulletArm
+from qgf_core.robot import CommandInterface, RobotSpec
+from qgf_sim.arm import Interface, PyBulletArm
+from qgf_sim.faults import FaultInjector
 from qgf_sim.reach import ReachConfig
+from qgf_sim.trajectory import TrajectoryFollower, TrajectoryPoint
 
 Vector = NDArray[np.float64]
 _SOURCE = "sim_node"
@@ -30,15 +32,18 @@ def _described(description: str) -> dict[str, str]:
 class DoubleSettings:
     """How the stand-in behaves; sim_node's parameters of the same names, `default_settings` gives their defaults."""
 
-    command_interface: Literal["velocity", "position"] = dataclasses.field(
-        metadata=_described("What commands mean: velocity [rad/s] or position [rad]. Only that topic is listened to."))
+    command_interface: CommandInterface = dataclasses.field(
+        metadata=_described("What commands mean: velocity [rad/s], position [rad], effort [N m; gravity is not "
+                            "compensated, until the first command the brakes hold], or joint_trajectory. Only that "
+                            "topic is listened to."))
     physics_rate: float = dataclasses.field(
         metadata=_described("Physics steps per second [Hz], a multiple of state_rate."))
     state_rate: float = dataclasses.field(
         metadata=_described("Rate of joint_states [Hz]."))
     command_timeout: float = dataclasses.field(
         metadata=_described("Without a command for this long [s] the arm comes to rest (velocity: 0; position: the "
-                            "last command). 0: the last command is in force for ever, as in the real controllers."))
+                            "last command; effort: the brakes hold; a trajectory is followed to its end). 0: the last "
+                            "command is in force for ever, as in the real controllers."))
     position_noise: float = dataclasses.field(
         metadata=_described("Standard deviation of the noise on measured joint positions [rad]."))
     velocity_noise: float = dataclasses.field(
@@ -114,33 +119,46 @@ class RobotDouble:
                               "run it on a desktop or without gui")
         self.robot, self.settings = robot, settings
         self._start, self._timeout = start, round(settings.command_timeout * 1e9)
-        if settings.command_interface == "velocity":
-            self._standstill, self._lower, self._upper = np.zeros(n), -robot.velocity_limit, robot.velocity_limit
+        kind = settings.command_interface
+        self._interface: Interface = "position" if kind == "joint_trajectory" else kind
+        if self._interface == "position":
+            self._lower, self._upper = robot.position_lower, robot.position_upper
         else:
-            self._standstill, self._lower, self._upper = start, robot.position_lower, robot.position_upper
+            self._upper = robot.velocity_limit if kind == "velocity" else robot.effort_limit
+            self._lower = -self._upper
+        self._follower = TrajectoryFollower(robot.joint_names)
         self._random = np.random.default_rng(settings.seed)
         self._arm = PyBulletArm(robot, settings.physics_rate, gui)
         self.joint_names = robot.joint_names + self._arm.other_joint_names
-        self.accepted = self.malformed = self.beyond_limits = 0
+        self.faults = FaultInjector(self.joint_names, n, settings.seed)
+        self.accepted = self.malformed = self.beyond_limits = self.ignored = 0
         self.timed_out = False
         self.reset()
 
     def reset(self) -> None:
-        """To the start pose, at rest, all commands forgotten. Counters and the noise go on."""
+        """To the start pose, at rest, all commands forgotten. Counters, faults and the noise go on."""
         self._arm.reset(self._start)
-        self._command = _Command(self._standstill, None)
+        self._wait_at(self._start)
         self.timed_out = False
+
+    def _wait_at(self, position: Vector) -> None:
+        """No command is in force any more: stay at `position` (n,) [rad] until the next."""
+        self._follower.reset(position)
+        self._command = _Command(position if self._interface == "position" else np.zeros(position.size), None)
 
     def accept(self, values: Sequence[float], now: int) -> str:
         """Take a command in the robot's joint order and the driver's sign, arrived at `now` [ns].
 
         :return: "" or why it was refused, in words; the command before it then stays in force. What is beyond the
-            robot's velocity or position limits is cut to them and counted.
+            robot's velocity, position or effort limits is cut to them and counted; what a stopped arm or an inactive
+            controller is told has no effect and is counted.
         """
+        if self._is_deaf():
+            return ""
         value = np.array(values, dtype=np.float64)
-        if value.shape != self._standstill.shape:
+        if value.shape != self._start.shape:
             self.malformed += 1
-            return f"{value.size} values for {self._standstill.size} joints"
+            return f"{value.size} values for {self._start.size} joints"
         if not np.isfinite(value).all():
             self.malformed += 1
             return f"not finite: {value.tolist()}"
@@ -152,21 +170,61 @@ class RobotDouble:
         self._command = _Command(allowed, now)  # one assignment, so that `step` sees the old or the new one
         return ""
 
+    def accept_trajectory(
+        self, names: Sequence[str], points: Sequence[TrajectoryPoint], now: int, start: int | None = None
+    ) -> str:
+        """The same of a trajectory in the driver's sign that begins at `start` [ns; None: now]; see TrajectoryFollower.
+
+        Where it leaves the position limits, points or cubics between them, it is cut to them.
+        """
+        if self._is_deaf():
+            return ""
+        refusal = self._follower.accept(names, points, now, start, self.robot.signs)
+        if refusal:
+            self.malformed += 1
+            return refusal
+        order = [list(names).index(joint.name) for joint in self.robot.joints]
+        positions = self.robot.signs * np.array([list(point.positions) for point in points])[:, order]
+        if np.any((positions < self._lower - 1e-9) | (positions > self._upper + 1e-9)):
+            self.beyond_limits += 1
+        self.accepted += 1
+        return ""
+
+    def _is_deaf(self) -> bool:
+        faults = self.faults.settings
+        deaf = faults.protective_stop or faults.inactive_controller
+        self.ignored += deaf
+        return deaf
+
     def step(self, now: int) -> None:
         """Simulate one physics period that begins at `now` [ns]. :raises RobotError: the physics window was closed."""
-        command = self._command
-        self.timed_out = self._timeout > 0 and command.arrival is not None and now - command.arrival > self._timeout
-        if self.timed_out and self.settings.command_interface == "velocity":
-            command = _Command(self._standstill, command.arrival)
+        faults = self.faults.settings
         try:
-            self._arm.step(command.value, self.settings.command_interface)
+            if faults.protective_stop:
+                self._wait_at(self._arm.state()[0])
+            elif faults.inactive_controller:  # a position drive keeps its last target
+                self._wait_at(self._demand(now)[0])
+            demand, interface = self._demand(now)
+            self._arm.step(demand, "brake" if faults.protective_stop else interface)
         except pybullet.error as error:
             raise RobotError(_SOURCE, "", f"the physics is gone ({error})", "leave its window open") from error
+
+    def _demand(self, now: int) -> tuple[Vector, Interface]:
+        """What the drives are told in the period that begins at `now` [ns]."""
+        if self.settings.command_interface == "joint_trajectory":
+            return np.clip(self._follower.sample(now)[0], self._lower, self._upper), "position"
+        command = self._command
+        self.timed_out = self._timeout > 0 and command.arrival is not None and now - command.arrival > self._timeout
+        if self._interface == "velocity" and self.timed_out:
+            return np.zeros(command.value.size), "velocity"
+        if self._interface == "effort" and (self.timed_out or command.arrival is None):
+            return command.value, "brake"
+        return command.value, self._interface
 
     def read(self) -> tuple[JointSample, JointSample]:
         """The state as the sensors tell it, and as it is. Each call draws new noise; a gripper's joints carry none."""
         (position, velocity), (other_position, other_velocity) = self._arm.state(), self._arm.other_state()
-        signs, n = self.robot.signs, self._standstill.size
+        signs, n = self.robot.signs, self._start.size
         truth = JointSample(np.concatenate([signs * position, other_position]),
                             np.concatenate([signs * velocity, other_velocity]))
         measured = JointSample(truth.position.copy(), truth.velocity.copy())

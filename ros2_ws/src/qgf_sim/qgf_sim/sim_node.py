@@ -13,13 +13,15 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_profile_system_default
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
@@ -28,14 +30,17 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from qgf_core.clocks import SteadyClock
 from qgf_core.config import from_mapping
 from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
+from qgf_sim.faults import FaultSettings, StateMessage
 from qgf_sim.reach import load_reach
 from qgf_sim.real_time import RealTimeLoop
 from qgf_sim.robot_double import DoubleSettings, JointSample, RobotDouble, default_settings
+from qgf_sim.trajectory import TrajectoryPoint
 
 RCLError, UnknownROSArgsError = rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError
 _WARNING_PERIOD = 5.0
@@ -63,8 +68,9 @@ class SimNode(Node):
         double_settings = self._declare(DoubleSettings, default_settings(robot, load_reach()))
         self.double = RobotDouble(robot, double_settings, settings.gui)
         self._steady = SteadyClock()
-        self._loop = RealTimeLoop(self.double, self._steady, self._publish)
-        self._names = list(self.double.joint_names)
+        self._loop = RealTimeLoop(self.double, self._steady, self._publish,
+                                  lambda message: self._send(self._states, message))
+        self._declare_faults()
 
         overridable = QoSOverridingOptions.with_default_policies()
         # joint_state_broadcaster leaves its QoS to the middleware: in Fast DDS reliable, transient local, keep last 1.
@@ -79,7 +85,9 @@ class SimNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         interface = double_settings.command_interface
         # The forward controllers' own QoS: in Fast DDS best effort, which hears reliable publishers too.
-        commands = self.create_subscription(Float64MultiArray, getattr(robot.topics, interface), self._on_command,
+        kind, callback = ((JointTrajectory, self._on_trajectory) if interface == "joint_trajectory"
+                          else (Float64MultiArray, self._on_command))
+        commands = self.create_subscription(kind, getattr(robot.topics, interface), callback,
                                             qos_profile_system_default, qos_overriding_options=overridable)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_timer(1.0, self._report, clock=RosClock(clock_type=ClockType.STEADY_TIME))
@@ -102,19 +110,62 @@ class SimNode(Node):
         """Simulate until `stop` is set. :raises RobotError: the physics window was closed."""
         self._loop.run(stop)
 
-    def _publish(self, deadline: int, simulated: int, measured: JointSample, truth: JointSample) -> None:
+    def _declare_faults(self) -> None:
+        """The parameters fault.*, which take effect at the next joint state."""
+        healthy = FaultSettings()
+        for field in dataclasses.fields(FaultSettings):
+            descriptor = ParameterDescriptor(description=field.metadata["description"])
+            if field.metadata["upper"] is not None:
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=0.0, to_value=field.metadata["upper"], step=0.0)]
+            self.declare_parameter(f"fault.{field.name}", getattr(healthy, field.name), descriptor)
+        self._set_faults(list(self.get_parameters([f"fault.{f.name}" for f in dataclasses.fields(FaultSettings)])))
+        self.add_on_set_parameters_callback(self._check_faults)
+        self.add_post_set_parameters_callback(self._set_faults)
+
+    def _faults_with(self, parameters: list[Parameter]) -> FaultSettings:
+        changes = {p.name.removeprefix("fault."): p.value for p in parameters if p.name.startswith("fault.")}
+        faults = dataclasses.replace(self.double.faults.settings, **changes)
+        faults.check(self.double.joint_names)
+        return faults
+
+    def _check_faults(self, parameters: list[Parameter]) -> SetParametersResult:
+        try:
+            self._faults_with(parameters)
+        except QgfError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _set_faults(self, parameters: list[Parameter]) -> None:
+        self.double.faults.settings = self._faults_with(parameters)
+
+    def _publish(self, deadline: int, simulated: int, _measured: JointSample, truth: JointSample) -> int:
         # The deadline on the node's clock; 0 at the least, as long as a simulated clock has not begun.
         nanoseconds = max(0, self.get_clock().now().nanoseconds - (self._steady.now() - deadline))
-        stamp = Time(nanoseconds=simulated if self._clock_topic else nanoseconds).to_msg()
+        stamp = simulated if self._clock_topic else nanoseconds
         if self._clock_topic is not None:
-            self._clock_topic.publish(Clock(clock=stamp))
-        for publisher, sample in ((self._states, measured), (self._truth, truth)):
-            message = JointState(name=self._names, position=sample.position.tolist(), velocity=sample.velocity.tolist())
-            message.header.stamp = stamp
-            publisher.publish(message)
+            self._clock_topic.publish(Clock(clock=Time(nanoseconds=stamp).to_msg()))
+        self._send(self._truth, StateMessage(stamp, self.double.joint_names, *truth))
+        return stamp
+
+    @staticmethod
+    def _send(publisher: Publisher, state: StateMessage) -> None:
+        message = JointState(name=state.names, position=state.position.tolist(), velocity=state.velocity.tolist())
+        message.header.stamp = Time(nanoseconds=state.stamp).to_msg()
+        publisher.publish(message)
 
     def _on_command(self, message: Float64MultiArray) -> None:
-        refusal = self.double.accept(message.data, self._steady.now())
+        self._warn(self.double.accept(message.data, self._steady.now()))
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        now, stamp = self._steady.now(), Time.from_msg(message.header.stamp).nanoseconds
+        # A stamp of zero means now, as in the real controller.
+        start = now + stamp - self.get_clock().now().nanoseconds if stamp else None
+        points = [TrajectoryPoint(p.time_from_start.sec * 10**9 + p.time_from_start.nanosec, p.positions, p.velocities)
+                  for p in message.points]
+        self._warn(self.double.accept_trajectory(message.joint_names, points, now, start))
+
+    def _warn(self, refusal: str) -> None:
         if refusal:
             self.get_logger().warning(f"command refused: {refusal}", throttle_duration_sec=_WARNING_PERIOD)
 

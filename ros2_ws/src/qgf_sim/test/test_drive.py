@@ -38,12 +38,12 @@ def test_reset_fills_the_delay_with_its_value():
     assert drive.step(np.array([9.0]))[0] == pytest.approx(0.5 + 8.5 * (1 - math.exp(-PERIOD / 0.04)))
 
 
-@pytest.mark.parametrize("robot", ["panda", "iiwa"])
-@pytest.mark.parametrize("joint", range(7))
+@pytest.mark.parametrize(("robot", "joint"), [(robot, joint) for robot, joints in
+                                              (("panda", 7), ("iiwa", 7), ("ur5e", 6)) for joint in range(joints)])
 def test_a_joint_follows_the_analytic_first_order_response(robot, joint):
     spec = load_robot(robot)
     arm = PyBulletArm(spec, RATE)
-    command = np.zeros(7)
+    command = np.zeros(len(spec.joints))
     command[joint] = 0.5
     velocity = []
     for _ in range(80):
@@ -73,4 +73,17 @@ def test_a_position_servo_follows_a_smooth_reference_with_the_drives_delay_and_l
         worst = max(worst, float(np.abs(arm.state()[0] - drive.step(target)).max()))
     assert worst < 0.004
     assert arm.state()[0] == pytest.approx(spec.home + 0.3, abs=1e-3)
+    arm.close()
+
+
+@pytest.mark.parametrize("robot", ["panda", "iiwa", "ur5e"])
+def test_all_joints_follow_at_once_so_that_no_link_weighs_what_the_urdf_does_not_tell(robot):
+    """PyBullet gives links without <inertial>, as the UR5e has, 1 kg and 1 kg m^2: the wrist could not follow then."""
+    spec = load_robot(robot)
+    arm = PyBulletArm(spec, RATE)
+    command = 0.5 * spec.policy_velocity
+    for k in range(60):
+        arm.step(command)
+        expected = command * (1.0 - math.exp(-max(0.0, PERIOD * (k + 1) - 0.02) / 0.04))
+        assert arm.state()[1] == pytest.approx(expected, abs=0.05)
     arm.close()

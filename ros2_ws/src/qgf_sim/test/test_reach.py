@@ -39,7 +39,7 @@ def test_goals_fill_their_region_and_no_more():
     assert (goals.min(0) < lower + 0.01).all() and (goals.max(0) > upper - 0.01).all()
 
 
-@pytest.mark.parametrize("robot", ["panda", "iiwa"])
+@pytest.mark.parametrize("robot", ["panda", "iiwa", "ur5e"])
 def test_starts_lie_round_home_and_inside_the_margins(robot):
     spec = load_robot(robot)
     generator = np.random.default_rng(0)

@@ -71,7 +71,8 @@ def test_the_physics_is_as_fast_as_the_arms_state_rate_needs(state_rate, physics
     ({"command_timeout": -1.0}, "command_timeout: -1.0 must not be negative"),
     ({"position_noise": -1e-3}, "position_noise: -0.001 must not be negative"),
     ({"seed": -1}, "seed: -1 must not be negative"),
-    ({"command_interface": "effort"}, "command_interface: 'effort' is not known; choose one of: velocity, position"),
+    ({"command_interface": "torque"}, "command_interface: 'torque' is not known; choose one of: position, velocity, "
+     "effort, joint_trajectory"),
     ({"start_position": [0.0, 0.0]}, "start_position: 2 values for 7 joints"),
     ({"start_position": [0.0, -0.3, 0.0, 0.5, 0.0, 2.0, 0.785]},
      r"outside the limits \[-3.0718, -0.0698\] rad of 'panda_joint4'"),

@@ -39,18 +39,22 @@ class Arm:
         from sensor_msgs.msg import JointState
         from std_msgs.msg import Float64MultiArray
         from std_srvs.srv import Trigger
+        from trajectory_msgs.msg import JointTrajectory
 
         self.namespace = f"/arm_{next(self.numbers)}"
         arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         self.process = start(*SIM_NODE, "--ros-args", "-r", f"__ns:={self.namespace}", *arguments)
         self.ros, self.states, self.truths, self.diagnoses = ros, [], [], []
         self.interface = parameters.get("command_interface", "velocity")
-        self.command_topic = f"{self.namespace}/forward_{self.interface}_controller/commands"
+        trajectory = self.interface == "joint_trajectory"
+        self.command_topic = self.namespace + ("/joint_trajectory_controller/joint_trajectory" if trajectory
+                                               else f"/forward_{self.interface}_controller/commands")
         profile = QoSProfile(depth=1000)
         ros.create_subscription(JointState, f"{self.namespace}/joint_states", self.states.append, profile)
         ros.create_subscription(JointState, f"{self.namespace}/sim_node/ground_truth", self.truths.append, profile)
         ros.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.commands = ros.create_publisher(Float64MultiArray, self.command_topic, 10)
+        kind = JointTrajectory if trajectory else Float64MultiArray
+        self.commands = ros.create_publisher(kind, self.command_topic, 10)
         self.reset_client = ros.create_client(Trigger, f"{self.namespace}/sim_node/reset")
         ros.until(lambda: self.states and self.truths and self.commands.get_subscription_count(),
                   what="the arm's topics")
@@ -62,6 +66,43 @@ class Arm:
         from std_msgs.msg import Float64MultiArray
 
         self.commands.publish(Float64MultiArray(data=[float(value) for value in values]))
+
+    def follow(self, names, *points):
+        """Send a trajectory of points (time from start [s], positions, velocities)."""
+        from builtin_interfaces.msg import Duration
+        from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+        self.commands.publish(JointTrajectory(joint_names=names, points=[
+            JointTrajectoryPoint(positions=list(positions), velocities=list(velocities),
+                                 time_from_start=Duration(sec=int(time), nanosec=round(time % 1 * 1e9)))
+            for time, positions, velocities in points]))
+
+    def parameters(self, kind, **request):
+        """Ask one of sim_node's parameter services."""
+        import rcl_interfaces.srv
+
+        service = getattr(rcl_interfaces.srv, kind)
+        name = "".join("_" + c.lower() if c.isupper() else c for c in kind)[1:]
+        client = self.ros.create_client(service, f"{self.namespace}/sim_node/{name}")
+        self.ros.until(client.service_is_ready, what=name)
+        future = client.call_async(service.Request(**request))
+        self.ros.until(future.done, what=f"an answer of {name}")
+        return future.result()
+
+    def fault(self, **faults):
+        """Switch faults; returns "" or why that was refused."""
+        from rclpy.parameter import Parameter
+
+        wanted = [Parameter(f"fault.{name}", value=value).to_parameter_msg() for name, value in faults.items()]
+        return "; ".join(result.reason for result in self.parameters("SetParameters", parameters=wanted).results
+                         if not result.successful)
+
+    def fresh_states(self, count=40):
+        """The next joint states, without those that were on their way."""
+        self.ros.spin_for(0.1)
+        self.states.clear()
+        self.ros.until(lambda: len(self.states) >= count, what=f"{count} states")
+        return list(self.states)
 
     def drive(self, values, duration):
         """Send a command at 50 Hz for `duration` [s]."""
@@ -179,6 +220,92 @@ def test_malformed_commands_are_refused_counted_and_told(arm):
     assert panda.process.is_running() and "command refused: not finite" in panda.process.text()
 
 
+def test_a_trajectory_is_followed_by_names_and_a_partial_one_is_refused(arm):
+    panda = arm(command_interface="joint_trajectory")
+    names, goal = list(reversed(PANDA.joint_names)), PANDA.home + 0.3
+    panda.follow(names, (1.0, goal[::-1], [0.0] * 7))
+    panda.ros.until(lambda: np.abs(panda.velocity()).max() > 0.3, what="the way there")
+    assert np.abs(panda.velocity()).max() < 1.1 * 1.5 * 0.3  # the cubic's peak: 1.5 times the mean speed
+    panda.ros.until(lambda: np.abs(panda.position() - goal).max() < 2e-3, what="the goal")
+    panda.follow(names[1:], (1.0, goal[:6], []))
+    panda.ros.until(lambda: panda.latest("malformed_commands") == "1", what="the first refusal")
+    panda.follow(names, (1.0, [float("nan")] * 7, []))
+    panda.ros.until(lambda: panda.latest("malformed_commands") == "2", what="two refusals")
+    assert np.abs(panda.position() - goal).max() < 2e-3
+    assert panda.process.text().count("command refused: joints missing ['panda_joint7']") == 1
+    panda.follow(names, (0.5, PANDA.home[::-1], []), (1.0, goal[::-1], []))
+    panda.ros.until(lambda: np.abs(panda.position() - PANDA.home).max() < 0.05, what="the first point")
+    panda.follow(names, (0.5, PANDA.home[::-1], []))  # in place of the rest of it
+    panda.ros.until(lambda: np.abs(panda.position() - PANDA.home).max() < 2e-3, what="home")
+
+
+def test_an_effort_turns_its_joint_and_gravity_takes_the_rest(arm):
+    panda = arm(command_interface="effort")
+    panda.ros.spin_for(0.3)
+    assert panda.position() == pytest.approx(PANDA.home, abs=0.01)  # brakes hold until the first command
+    panda.send([0.0] * 7)
+    panda.ros.until(lambda: panda.velocity()[1] > 0.3, what="the fall of the upper arm")
+
+
+def test_faults_of_the_states_are_switched_while_it_runs(arm):
+    panda = arm()
+    assert panda.fault(permute=True, missing_joint=FINGERS[0], frozen_joint="panda_joint2", nan=True) == ""
+    states = panda.fresh_states()
+    for message in states:
+        assert list(message.name) == [FINGERS[1], *reversed(PANDA.joint_names)]
+        assert np.isnan(message.position).tolist() == [False, True] + [False] * 6
+        assert len(message.velocity) == len(message.position) == 8
+    assert len({message.position[6] for message in states}) == 1 and len({m.position[5] for m in states}) > 30
+    assert panda.fault(permute=False, missing_joint="", frozen_joint="", nan=False, noise=10.0) == ""
+    states = panda.fresh_states(200)
+    assert list(states[-1].name) == [*PANDA.joint_names, *FINGERS]
+    positions = np.array([message.position for message in states])
+    assert np.isfinite(positions).all() and positions[:, :7].std(0) == pytest.approx(np.full(7, 0.02), rel=0.25)
+    assert panda.fault(dropout=1.0) == ""
+    panda.ros.spin_for(0.1)
+    panda.states.clear()
+    panda.truths.clear()
+    panda.ros.until(lambda: len(panda.truths) > 40, what="the truth, which goes on")
+    assert panda.states == [] and int(panda.latest("dropped_states")) > 40
+    assert panda.fault(dropout=0.0, delay_s=0.25) == ""
+    panda.ros.until(lambda: panda.states, what="delayed states")
+    ages = []
+    for _ in range(20):
+        panda.states.clear()
+        panda.ros.until(lambda: panda.states, what="a delayed state")
+        stamp = panda.states[-1].header.stamp
+        ages.append(panda.ros.get_clock().now().nanoseconds * 1e-9 - stamp.sec - stamp.nanosec * 1e-9)
+    assert 0.25 <= min(ages) < 0.30
+
+
+def test_a_protective_stop_and_an_inactive_controller(arm):
+    panda = arm()
+    for fault, told in (("protective_stop", "protective stop"), ("inactive_controller", "controller not active")):
+        panda.drive([0, 0, 0, 0, 0.3, 0, 0], 0.5)
+        assert panda.velocity()[4] == pytest.approx(0.3, rel=0.1)
+        assert panda.fault(**{fault: True}) == ""
+        panda.drive([0, 0, 0, 0, 0.3, 0, 0], 0.5)
+        assert np.abs(panda.velocity()).max() < 0.01 and panda.fresh_states()
+        assert int(panda.latest("ignored_commands")) > 10 and told in panda.diagnoses[-1].message
+        assert panda.fault(**{fault: False}) == ""
+        panda.ros.spin_for(0.3)
+        assert np.abs(panda.velocity()).max() < 0.01
+
+
+def test_fault_parameters_tell_their_ranges_and_refuse_what_is_none(arm):
+    panda = arm(**{"fault.noise": "0.0"})
+    assert len({tuple(message.position) for message in panda.fresh_states(5)}) <= 5
+    names = ["fault.delay_s", "fault.dropout", "fault.permute", "fault.noise"]
+    delay, dropout, permute, _ = panda.parameters("DescribeParameters", names=names).descriptors
+    assert (delay.floating_point_range[0].from_value, delay.floating_point_range[0].to_value) == (0.0, 10.0)
+    assert dropout.floating_point_range[0].to_value == 1.0 and "Share of joint states" in dropout.description
+    assert not permute.floating_point_range and not permute.read_only and "by name" in permute.description
+    assert panda.fault(dropout=1.5) and panda.fault(delay_s=-1.0) and panda.fault(permute=3)
+    assert "there is no joint 'elbow'; choose one of: panda_joint1" in panda.fault(frozen_joint="elbow")
+    values = panda.parameters("GetParameters", names=names).values
+    assert [values[0].double_value, values[1].double_value, values[3].double_value] == [0.0, 0.0, 0.0]
+
+
 def test_reset_brings_the_arm_to_its_start_at_rest(arm):
     start = [0.1, -0.2, 0.3, -2.0, 0.1, 1.9, 0.5]
     panda = arm(start_position=str(start).replace(" ", ""))
@@ -230,10 +357,10 @@ def test_it_ends_cleanly_while_it_starts(start, delay):
 
 
 @pytest.mark.parametrize(("parameter", "message"), [
-    ("robot:=ur5000", "config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda"),
+    ("robot:=ur5000", "config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda, ur5e"),
     ("state_rate:=77", "sim_node: physics_rate: 200.0 Hz is no multiple of state_rate 77.0 Hz"),
     ("physics_rate:=fast", "sim_node: physics_rate: expected float, got 'fast'"),
-    ("command_interface:=effort", "sim_node: command_interface: 'effort' is not known"),
+    ("command_interface:=torque", "sim_node: command_interface: 'torque' is not known"),
     ("start_position:=[0.0,0.0]", "sim_node: start_position: 2 values for 7 joints"),
     ("seed", "failed to initialize rcl: Couldn't parse parameter override rule: '-p seed'"),
     ("robot:=panda --turbo", "unknown ROS arguments ['--turbo']"),
