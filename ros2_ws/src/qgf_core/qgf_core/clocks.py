@@ -89,12 +89,16 @@ class Pacer:
         self.skipped = 0
 
     def wait(self) -> int:
-        """Sleep to the next deadline and return it [ns]; those already past are added to `skipped`."""
-        self.deadline += self.period
-        late = self.clock.now() - self.deadline
+        """Sleep to the next deadline and return it [ns]; those already past are added to `skipped`.
+
+        What the clock's sleep raises leaves all as it was: the next call waits for the same deadline.
+        """
+        deadline, missed = self.deadline + self.period, 0
+        late = self.clock.now() - deadline
         if late > 0:
             missed = -(-late // self.period)
-            self.skipped += missed
-            self.deadline += missed * self.period
-        self.clock.sleep_until(self.deadline)
-        return self.deadline
+            deadline += missed * self.period
+        self.clock.sleep_until(deadline)
+        self.skipped += missed
+        self.deadline = deadline
+        return deadline

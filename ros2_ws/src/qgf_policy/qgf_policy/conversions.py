@@ -106,7 +106,7 @@ def mode_and_fault(report: LoopReport | None, node: NodeState) -> tuple[Mode, st
         return mode, node.refusal or (
             "an emergency stop is latched; call ~/reset_estop" if node.estopped else ""
         )
-    return report.status.mode, report.status.fault or report.goal_refusal or node.refusal
+    return report.status.mode, report.status.fault or report.note or report.goal_refusal or node.refusal
 
 
 def policy_status(report: LoopReport | None, node: NodeState, now: int) -> PolicyStatus:
@@ -141,6 +141,8 @@ def diagnostics(report: LoopReport | None, node: NodeState, name: str, now: int)
     values: dict[str, Any] = {"bundle": node.bundle, "control_rate [Hz]": f"{node.control_rate:g}"}
     if report is not None:
         late10 = report.timing.late10
+        if report.note:
+            level = max(level, DiagnosticStatus.WARN)
         if late10 > LATE10_WARNING:
             level = max(level, DiagnosticStatus.WARN)
             text += f"; {100 * late10:.1f} % of the periods are late by more than 10 %"

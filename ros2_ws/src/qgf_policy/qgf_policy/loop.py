@@ -23,6 +23,7 @@ from qgf_policy.joint_state import JointState
 from qgf_policy.realtime import ask
 from qgf_policy.runner import PolicyRunner, Vector
 from qgf_policy.settings import RealtimeSettings
+from qgf_policy.sim_time import ClockStepped, ClockStopped
 from qgf_policy.status import Command, Event, RunnerStatus
 from qgf_policy.timing import LoopTiming, TimingReport
 
@@ -54,6 +55,9 @@ class Port(Protocol):
     def take(self, now: int) -> JointState:
         """Everything that has arrived, merged; `now` [ns] is the loop's time."""
 
+    def restart(self) -> None:
+        """Forget all joint states: time has begun anew."""
+
     def take_goal(self) -> GoalMessage | None:
         """The newest goal that has arrived, if any."""
 
@@ -78,6 +82,8 @@ class LoopReport(NamedTuple):
     goal_refusal: str
     out_of_order: int
     """Joint states ignored because their stamp was not newer than what was known."""
+    note: str = ""
+    """What keeps the loop from running."""
 
 
 class ControlLoop:
@@ -112,7 +118,7 @@ class ControlLoop:
         self._report_every = max(1, round(REPORT_PERIOD * 1e9 / runner.command_period))
         self._until_report = 0
         self._stop = False
-        self._estop_reason = ""
+        self._estop_reason = self._note = ""
         self._reports: queue.SimpleQueue[LoopReport] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="control_loop", daemon=True)
         self._ready: Future[None] = Future()
@@ -182,19 +188,50 @@ class ControlLoop:
                 return  # told by start()
             raise
         self._ready.set_result(None)
-        pacer = Pacer(self._clock, self.runner.command_period)
+        pacer = self._new_pacer()
         finished = False
         try:
             while not self._stop:
-                skipped = pacer.skipped
-                deadline = pacer.wait()
-                self.cycle(deadline, pacer.skipped - skipped)
+                pacer = self._next(pacer)
             finished = True
         finally:
             if not finished:
                 self._last_resort(pacer)
             gc.unfreeze()
             gc.enable()
+
+    def _next(self, pacer: Pacer) -> Pacer:
+        """Wait for the next period and run it; returns the pacer of the one after it."""
+        skipped = pacer.skipped
+        try:
+            deadline = pacer.wait()
+            self._note = ""
+            self.cycle(deadline, pacer.skipped - skipped)
+        except ClockStopped:
+            self._note = "/clock stands still: the simulation is paused, slow to start, or gone"
+            self._stand_by(pacer.deadline)
+        except ClockStepped as step:
+            self._port.restart()
+            self._timing.reset()
+            self.runner.abort(StateError("clock_step", f"simulated time went back {step}"))
+            return self._new_pacer()
+        return pacer
+
+    def _new_pacer(self) -> Pacer:
+        """Deadlines at multiples of the period: those of simulated time do not depend on when the loop began."""
+        pacer = Pacer(self._clock, self.runner.command_period)
+        pacer.deadline -= pacer.deadline % pacer.period
+        return pacer
+
+    def _stand_by(self, now: int) -> None:
+        """While simulated time stands still: nothing is commanded, and others are still answered."""
+        state = self._port.take(now)
+        if self._estop_reason or self._port.take_estop():
+            self.runner.estop(self._estop_reason or "requested on ~/estop_request")
+            self._estop_reason = ""
+        while not self._jobs.empty():
+            self._do(*self._jobs.get(), state, now)
+        self._make_report()
 
     def _set_up(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
@@ -271,6 +308,7 @@ class ControlLoop:
                     events,
                     runner.goal_refusal,
                     self._port.out_of_order,
+                    self._note,
                 )
             )
 

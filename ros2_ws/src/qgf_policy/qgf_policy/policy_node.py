@@ -127,9 +127,6 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load, check and warm up; nothing is commanded."""
         try:
-            if self.get_parameter("use_sim_time").value:
-                problem = "the control loop keeps the machine's time, not /clock"
-                raise ConfigError("policy_node", "use_sim_time", problem, "set it to false")
             self._begin(prepare(self._read_parameters()))
         except QgfError as error:
             return self._refuse("configure", error)
@@ -175,7 +172,8 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _begin(self, flight: Preflight) -> None:
-        self._session = Session(self, flight, self._read_parameters(), self._estop_port, self._state.estopped)
+        parameters, simulated = self._read_parameters(), bool(self.get_parameter("use_sim_time").value)
+        self._session = Session(self, flight, parameters, self._estop_port, self._state.estopped, simulated)
         self._state = dataclasses.replace(
             self._state,
             bundle=str(flight.path),

@@ -10,6 +10,7 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -77,6 +78,29 @@ class EstopPort:
         return requested
 
 
+class ClockPort:
+    """/clock, taken by the control loop.
+
+    :param node: owns the subscription.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node, self._group = node, TakenByLoop()
+        qos = QoSProfile(depth=10, reliability=qos_profile_sensor_data.reliability)
+        self._subscription = node.create_subscription(ClockMessage, "/clock", _unused, qos, callback_group=self._group)
+
+    def newest(self) -> int | None:
+        """The newest time told [ns] since the last call, or None."""
+        newest = None
+        while (message := take(self._subscription)) is not None:
+            newest = nanoseconds(message.clock)
+        return newest
+
+    def destroy(self) -> None:
+        """Take the subscription down; the loop must have ended."""
+        self._node.destroy_subscription(self._subscription)
+
+
 class RosPort:
     """Subscriptions and publishers of the control loop.
 
@@ -85,17 +109,26 @@ class RosPort:
     :param runner: whose joints, interface and periods are meant.
     :param estop: shared with the node.
     :param age_from_stamp: whether a joint state's age counts from its stamp, else from its arrival.
+    :param simulated: whether the loop's time is that of /clock, and so that of the stamps.
     """
 
     def __init__(
-        self, node: Node, robot: RobotSpec, runner: PolicyRunner, estop: EstopPort, age_from_stamp: bool
+        self,
+        node: Node,
+        robot: RobotSpec,
+        runner: PolicyRunner,
+        estop: EstopPort,
+        age_from_stamp: bool,
+        simulated: bool = False,
     ) -> None:
         self._node, self._clock, self._estop = node, node.get_clock(), estop
         self._interface = runner.settings.command_interface
         self._names, self._name_list = robot.joint_names, list(robot.joint_names)
         self._command_period, self._control_period = runner.command_period, runner.control_period
         self._age_from_stamp = age_from_stamp
-        self._merger = JointStateMerger(runner.manifest.robot, runner.state_limit)
+        self._simulated = simulated
+        self._new_merger = lambda: JointStateMerger(runner.manifest.robot, runner.state_limit)
+        self._merger = self._new_merger()
         overridable = QoSOverridingOptions.with_default_policies
         sensor = QoSProfile(
             depth=STATE_DEPTH,
@@ -154,12 +187,16 @@ class RosPort:
             stamp = nanoseconds(message.header.stamp)
             age = 0
             if stamp and self._age_from_stamp:
-                ros_now = ros_now or self._clock.now().nanoseconds
+                ros_now = ros_now or (now if self._simulated else self._clock.now().nanoseconds)
                 age = ros_now - stamp
             self._merger.add(
                 message.name, message.position, message.velocity, stamp, now, age, len(message.effort)
             )
         return self._merger.snapshot()
+
+    def restart(self) -> None:
+        """Forget all joint states: time has begun anew."""
+        self._merger = self._new_merger()
 
     def take_goal(self) -> GoalMessage | None:
         """The newest goal that has arrived, if any."""

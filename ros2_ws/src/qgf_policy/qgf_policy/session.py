@@ -19,8 +19,9 @@ from qgf_policy.loop import ControlLoop, LoopReport
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.preflight import Preflight, warm_up
 from qgf_policy.realtime import Companions
-from qgf_policy.ros_port import EstopPort, RosPort
+from qgf_policy.ros_port import ClockPort, EstopPort, RosPort
 from qgf_policy.settings import RealtimeSettings
+from qgf_policy.sim_time import SimClock
 
 T = TypeVar("T")
 
@@ -50,11 +51,18 @@ class Session:
     :param parameters: of the node.
     :param estop: requests of the topic.
     :param estopped: an emergency stop was latched before.
+    :param simulated: the loop ticks by /clock.
     :raises QgfError: the warm-up fails.
     """
 
     def __init__(
-        self, node: Node, flight: Preflight, parameters: PolicyParameters, estop: EstopPort, estopped: bool
+        self,
+        node: Node,
+        flight: Preflight,
+        parameters: PolicyParameters,
+        estop: EstopPort,
+        estopped: bool,
+        simulated: bool,
     ) -> None:
         self.flight, self.runner = flight, flight.runner
         self._earlier: Preflight | None = None
@@ -62,12 +70,15 @@ class Session:
         if estopped:
             self.runner.estop("latched before configure")
             self.runner.counters.estops = 0  # counted when it was latched
-        self._port = RosPort(node, flight.robot, self.runner, estop, parameters.state_age_from == "stamp")
+        self._clock_port = ClockPort(node) if simulated else None
+        clock = SteadyClock() if self._clock_port is None else SimClock(self._clock_port.newest, SteadyClock())
+        from_stamp = parameters.state_age_from == "stamp"
+        self._port = RosPort(node, flight.robot, self.runner, estop, from_stamp, simulated)
         realtime = RealtimeSettings(parameters.realtime_priority, parameters.lock_memory, parameters.cpu)
         self.loop = ControlLoop(
             self.runner,
             self._port,
-            SteadyClock(),
+            clock,
             realtime,
             prepare=lambda: warm_up(flight.bundle),
             publish=not parameters.dry_run,
@@ -76,7 +87,7 @@ class Session:
         try:
             self.loop.start()
         except BaseException:
-            self._port.destroy()
+            self._take_down()
             raise
         self._companions = Companions(realtime, self.loop.thread_id)
         rate, commands = flight.bundle.manifest.control_rate, 1e9 / self.runner.command_period
@@ -181,5 +192,10 @@ class Session:
         self.loop.stop(self.flight.robot.stop_time + HALT_MARGIN)
         reports = self.loop.reports()
         self._companions.end()
-        self._port.destroy()
+        self._take_down()
         return reports
+
+    def _take_down(self) -> None:
+        self._port.destroy()
+        if self._clock_port is not None:
+            self._clock_port.destroy()

@@ -42,6 +42,7 @@ class Counters:
     faults_overruns: int = 0
     faults_second_commander: int = 0
     faults_bundle_changed: int = 0
+    faults_clock_step: int = 0
     limited_commands: int = 0
     overruns: int = 0
     skipped_cycles: int = 0

@@ -61,7 +61,6 @@ def test_a_signal_while_starting_ends_without_a_traceback(start, reaching_bundle
         ({"bundle": "/nowhere/bundle.pt"}, "/nowhere/bundle.pt: cannot be read"),
         ({"bundle": "GOOD", "robot": "iiwa"}, "the robot 'iiwa' has"),
         ({"bundle": "GOOD", "control_rate": "50"}, "50 Hz is not the 100 Hz"),
-        ({"bundle": "GOOD", "use_sim_time": "true"}, "set it to false"),
         ({"bundle": "GOOD", "speed_scale": "7.0"}, "speed_scale"),
         ({"bundle": "GOOD", "autostart": "maybe"}, "autostart"),
     ],
