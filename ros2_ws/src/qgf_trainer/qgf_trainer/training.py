@@ -81,6 +81,7 @@ class Recorder:
         "field_consistency",
         "curvature",
         "field_scale",
+        "temperature",
     )
 
     def __init__(

@@ -194,6 +194,16 @@ def test_episodes_of_any_length_and_resuming_bit_for_bit(tmp_path, algorithm, mo
     assert len(one["buffer.reward"]) == result.steps
 
 
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+@pytest.mark.parametrize("form", ["scale_free", "paper"])
+def test_both_forms_train(algorithm, form):
+    more = ["steps=300", "warmup_steps=100", "batch_size=32", "learner.hidden=[16, 16]", "sac.hidden=[16, 16]"]
+    agent = train(with_form(load_train_config("pendulum", more, algorithm=algorithm), form)).agent
+    assert agent.updates == 201 and agent.stabiliser.config.form == form
+    assert agent.stabiliser.latest["mixed_partial"] > 0 and agent.stabiliser.latest["curvature"] > 0
+    assert agent.stabiliser.terms == (51 if form == "scale_free" else 0), "G is kept where it is needed"
+
+
 def test_a_time_limit_is_no_end(tmp_path):
     train(small("td3-plain", "Pendulum-v1", steps=420, environments=1), tmp_path)
     stored = load_file(tmp_path / "checkpoint.safetensors")
@@ -240,6 +250,17 @@ def test_episodes_too_short_for_a_spectrum_do_not_count():
     figures = evaluate_task(GymnasiumTask("QgfWalk-v0"), lambda _: np.zeros(2), EvaluationConfig(episodes=3))
     assert figures["smoothness_episodes"] == 0.0 and figures["sm"] == figures["high_frequency_ratio"] == -1.0
     assert figures["length"] <= 12.0 and json.loads(json.dumps(figures)) == figures
+
+
+def test_a_rival_takes_the_place_of_the_fields_losses(tmp_path, capsys):
+    folder = tmp_path / "caps"
+    line = ["--task", "gymnasium:Pendulum-v1", "--rival", "caps", "--form", "paper", "--steps", "250", "--progress"]
+    more = ["--override", "warmup_steps=200", "--override", "learner.hidden=[16, 16]"]
+    assert train_main([*line, "none", "--out", str(folder), "--override", "rival.caps.sigma=0.3", *more]) == 0
+    config = json.loads((folder / "config.json").read_text())
+    assert config["rival"]["kind"] == "caps" and config["field"]["form"] == "none" and config["robot"] == ""
+    assert config["rival"]["caps"] == {"temporal": 0.1, "spatial": 0.5, "sigma": 0.3}
+    assert "no bundle: Pendulum-v1 has no robot" in capsys.readouterr().out and not (folder / "bundle.pt").exists()
 
 
 SETTINGS = [
