@@ -31,7 +31,8 @@ from qgf_trainer.training import train
 class Walk(gymnasium.Env):
     """A point moved by two actions of different ranges; it leaves the field early, or its time runs out."""
 
-    def __init__(self):
+    def __init__(self, edge=2.0):
+        self.edge = edge
         self.action_space = spaces.Box(np.float32([[-2.0], [0.0]]), np.float32([[6.0], [1.0]]))
         self.observation_space = spaces.Box(-np.inf, np.inf, (2, 2), np.float64)
         self.received = None
@@ -45,7 +46,7 @@ class Walk(gymnasium.Env):
         self.received = action
         self.place = self.place + self.np_random.normal(0.0, 0.3, 4)
         self.place[0] += 0.1 * float(action[0, 0])
-        return self.place.reshape(2, 2), -abs(float(self.place[0])), bool(abs(self.place[0]) > 2.0), False, {}
+        return self.place.reshape(2, 2), -abs(float(self.place[0])), bool(abs(self.place[0]) > self.edge), False, {}
 
 
 class Discrete(Walk):
@@ -61,6 +62,7 @@ class Unbounded(Walk):
 
 
 gymnasium.register("QgfWalk-v0", entry_point=Walk, max_episode_steps=12)
+gymnasium.register("QgfEndless-v0", entry_point=Walk, kwargs={"edge": np.inf})
 gymnasium.register("QgfDiscrete-v0", entry_point=Discrete)
 gymnasium.register("QgfUnbounded-v0", entry_point=Unbounded)
 
@@ -75,6 +77,14 @@ def test_actions_are_scaled_and_observations_flat():
         env.step(np.float32(action))
         assert env._env.unwrapped.received.ravel().tolist() == expected
     assert env._env.unwrapped.received.shape == (2, 1) and env._env.unwrapped.received.dtype == np.float32
+
+
+def test_an_endless_episode_is_cut_off_and_that_is_no_true_end(monkeypatch):
+    monkeypatch.setattr("qgf_trainer.gymnasium_task.LONGEST_EPISODE", 30)
+    env = GymnasiumTask("QgfEndless-v0")
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(2, np.float32))[2:4] for _ in range(30)]
+    assert ends[:-1] == [(False, False)] * 29 and ends[-1] == (False, True)
 
 
 def test_an_episode_follows_from_its_seed_and_the_next_from_the_generator():
