@@ -64,14 +64,16 @@ END
         train) cat <<'END'
 ./qgf train --robot panda --task reach --algo td3|td3-plain|sac|sac-plain --steps N --seed S --out DIR
 
-Trains a policy and exports it as DIR/bundle.pt, with curves and checkpoints beside it.
+Trains a policy and exports it as DIR/bundle.pt, with curves and checkpoints beside it. --task also takes the id of a
+Gymnasium task with Box spaces (its policy is DIR/policy.safetensors); --rival trains a policy-side method to compare with.
 
 END
             parser_help qgf_trainer.cli train ;;
         evaluate) cat <<'END'
 ./qgf evaluate BUNDLE --episodes N --json
 
-Runs a bundle in simulation on fixed goals and prints success, return and every smoothness metric.
+Runs a bundle in simulation on fixed goals, or a Gymnasium task's policy.safetensors on fixed seeds, and prints success,
+return and every smoothness metric.
 
 END
             parser_help qgf_trainer.cli evaluate ;;

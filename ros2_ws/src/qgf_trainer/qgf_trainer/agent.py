@@ -26,6 +26,7 @@ class LearnerConfig:
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of actor and critics."""
     learning_rate: float = 1e-3
+    """Of Adam, for actor and critics alike."""
     gamma: float = 0.9
     """Discount per control period."""
     tau: float = 0.02

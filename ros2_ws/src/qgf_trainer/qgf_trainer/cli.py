@@ -22,7 +22,6 @@ from qgf_core.robot import load_robot, read_urdf
 from qgf_sim.env import ReachEnv
 from qgf_sim.reach import load_reach
 from qgf_trainer.config import (
-    PaperWeights,
     TrainConfig,
     describe,
     is_arm_task,
@@ -34,24 +33,11 @@ from qgf_trainer.evaluation import EvaluationConfig, evaluate, evaluate_task, lo
 from qgf_trainer.export import export_bundle, versions
 from qgf_trainer.gymnasium_task import GymnasiumTask, gymnasium_id
 from qgf_trainer.policy_file import load_policy, save_policy
-from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.reporting import make_reporter
-from qgf_trainer.rivals import AsapConfig, CapsConfig, GradCapsConfig, L2C2Config, RivalName
-from qgf_trainer.sac import SACConfig
-from qgf_trainer.td3 import TD3Config
+from qgf_trainer.rivals import RivalName
+from qgf_trainer.settings_help import settings_help
 from qgf_trainer.training import TrainingResult, make_environments, prepare_folder, train
 
-_SETTINGS = (
-    ("", TrainConfig),
-    ("learner.", TD3Config),
-    ("sac.", SACConfig),
-    ("field.", FieldConfig),
-    ("paper.", PaperWeights),
-    ("rival.caps.", CapsConfig),
-    ("rival.grad_caps.", GradCapsConfig),
-    ("rival.asap.", AsapConfig),
-    ("rival.l2c2.", L2C2Config),
-)
 _TABLE = (
     "success",
     "settled",
@@ -65,20 +51,11 @@ _TABLE = (
 )
 
 
-def _settings_help() -> str:
-    lines = ["settings for --override and config/train/*.yaml, with their defaults:"]
-    for prefix, cls in _SETTINGS:
-        for field in dataclasses.fields(cls):
-            if not dataclasses.is_dataclass(typing.get_type_hints(cls)[field.name]):
-                lines.append(f"  {prefix}{field.name}={field.default}")
-    return "\n".join(lines)
-
-
 def _train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qgf train",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=_settings_help(),
+        epilog=settings_help(TrainConfig),
         description="Train a policy: of an arm, in PyBullet, exported as a bundle that a robot can run; or of any "
         "Gymnasium task\nwith Box spaces.\n\n"
         "example:  ./qgf train --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/panda\n"

@@ -47,6 +47,7 @@ class TrainConfig:
     steps: int = 60_000
     """Control steps over all environments."""
     seed: int = 0
+    """Of weights, noise and training goals."""
     environments: int = 4
     """Environments stepped in turn; they begin their episodes together."""
     steps_per_update: int = 4
@@ -54,6 +55,7 @@ class TrainConfig:
     updates_at_once: int = 1
     """Gradient updates each time; the update-to-data ratio is updates_at_once / steps_per_update."""
     batch_size: int = 128
+    """Transitions per gradient update."""
     buffer_size: int = 200_000
     """Transitions kept."""
     warmup_steps: int = 3000

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from qgf_core.errors import ConfigError, QgfError
 
 PREFIX = "gymnasium:"
+LONGEST_EPISODE = 10_000
+"""Steps after which an episode is cut off where the environment knows no limit of its own."""
 
 
 def gymnasium_id(task: str) -> str | None:
@@ -44,6 +46,8 @@ class GymnasiumTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         except (gymnasium.error.Error, ModuleNotFoundError) as error:
             line = str(error).splitlines()[0].rstrip(".")
             raise ConfigError("--task", self.name, line, "give a registered id, for example Pendulum-v1") from error
+        if self._env.spec is None or self._env.spec.max_episode_steps is None:
+            self._env = gymnasium.wrappers.TimeLimit(self._env, LONGEST_EPISODE)
         space, seen = self._env.action_space, self._env.observation_space
         for what, box in (("actions", space), ("observations", seen)):
             if not isinstance(box, spaces.Box):

@@ -6,7 +6,8 @@ Method: Lee, Kwak, Kim, Hwang, "Stabilizing the Q-Gradient Field for Policy Smoo
 the state, over how sharp the optimum is. The losses act on the critic; actor and targets stay plain.
 
 The field and its curvature are written in closed form, so that one ordinary backward pass gives the parameter
-gradients. With layers z_l = h_{l-1} W_l + b_l, h_l = f(z_l), Q = h_L w + b and u_l = dQ/dh_l:
+gradients; `field_function` does both passes. With layers z_l = h_{l-1} W_l + b_l, h_l = f(z_l), Q = h_L w + b and
+u_l = dQ/dh_l:
     u_L = w,   u_{l-1} = (u_l f'(z_l)) W_l^T,   g = action rows of u_0;
 along a direction v of the action, t_1 = v W_1 (action rows), t_{l+1} = (f'(z_l) t_l) W_{l+1}, and
     v^T H_aa v = sum_l sum u_l f''(z_l) t_l^2.
@@ -21,6 +22,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from qgf_trainer.field_function import FieldFunction
 from qgf_trainer.networks import TwinCritic
 
 
@@ -48,32 +50,10 @@ def _field(
     state_noise: Tensor,
     probe: Tensor,
 ) -> _Field:
-    batch = len(action)
-    weights, biases = list(critic.weights), list(critic.biases)
     states = torch.cat((observation, observation + state_noise, next_observation))
-    h = torch.cat((states, action.repeat(3, 1)), dim=-1).expand(2, -1, -1)
-    tangent = probe @ weights[0][:, critic.n_obs :]  # t_1, (2, B, width)
-    slopes, bends = [], []
-    for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
-        z = torch.baddbmm(bias, h, weight)
-        gate, closed = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - gate would lose all digits at large z
-        h = z * gate
-        slope = gate * (1 + z * closed)  # f'
-        at_s, gate_s, closed_s = z[:, :batch], gate[:, :batch], closed[:, :batch]
-        bend = gate_s * closed_s * (2 + at_s * (closed_s - gate_s))  # f''
-        if layer > 0:
-            tangent = tangent @ weight
-        slopes.append(slope)
-        bends.append(bend * tangent.square())
-        tangent = slope[:, :batch] * tangent
-    u = weights[-1].transpose(1, 2)  # (2, 1, width): dQ/dh_L, the same for every row
-    second = torch.zeros((), dtype=action.dtype, device=action.device)
-    for layer in range(len(slopes) - 1, -1, -1):
-        second = second + (u[:, :batch] * bends[layer]).sum(-1)
-        delta = u * slopes[layer]
-        rows = weights[layer] if layer > 0 else weights[0][:, critic.n_obs :]
-        u = delta @ rows.transpose(1, 2)
-    return _Field(u.unflatten(1, (3, batch)), second)
+    rows = torch.cat((states, action.repeat(3, 1)), dim=-1)
+    gradient, second = FieldFunction.apply(rows, probe, critic.n_obs, *critic.weights, *list(critic.biases)[:-1])
+    return _Field(gradient.unflatten(1, (3, len(action))), second)
 
 
 def _losses(field: _Field, margin: float | Tensor) -> FieldLosses:

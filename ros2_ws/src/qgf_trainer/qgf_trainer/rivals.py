@@ -109,6 +109,7 @@ class RivalConfig:
     """Which policy-side method is trained in place of the field's losses, and its setting."""
 
     kind: RivalName = "none"
+    """none: no rival."""
     caps: CapsConfig = dataclasses.field(default_factory=CapsConfig)
     grad_caps: GradCapsConfig = dataclasses.field(default_factory=GradCapsConfig)
     asap: AsapConfig = dataclasses.field(default_factory=AsapConfig)

@@ -31,6 +31,7 @@ class TD3Config(LearnerConfig):
     target_noise: float = 0.2
     """Standard deviation of the target policy's smoothing noise."""
     target_noise_clip: float = 0.5
+    """Largest size of that noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

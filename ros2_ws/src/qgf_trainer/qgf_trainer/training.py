@@ -26,6 +26,7 @@ from qgf_trainer.agent import Agent
 from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
 from qgf_trainer.gymnasium_task import GymnasiumTask
+from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.replay import ReplayBuffer
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
@@ -80,6 +81,7 @@ class Recorder:
         "field_consistency",
         "curvature",
         "field_scale",
+        "temperature",
     )
 
     def __init__(
@@ -237,6 +239,7 @@ def train(
     diagnosis.
     """
     torch.set_num_threads(1)
+    keep_freed_memory()
     envs = make_environments(config, config.environments)
     n_obs, n_act = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]  # type: ignore[index]
     agent = make_agent(config, n_obs, n_act)

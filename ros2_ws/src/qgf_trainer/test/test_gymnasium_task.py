@@ -31,7 +31,8 @@ from qgf_trainer.training import train
 class Walk(gymnasium.Env):
     """A point moved by two actions of different ranges; it leaves the field early, or its time runs out."""
 
-    def __init__(self):
+    def __init__(self, edge=2.0):
+        self.edge = edge
         self.action_space = spaces.Box(np.float32([[-2.0], [0.0]]), np.float32([[6.0], [1.0]]))
         self.observation_space = spaces.Box(-np.inf, np.inf, (2, 2), np.float64)
         self.received = None
@@ -45,7 +46,7 @@ class Walk(gymnasium.Env):
         self.received = action
         self.place = self.place + self.np_random.normal(0.0, 0.3, 4)
         self.place[0] += 0.1 * float(action[0, 0])
-        return self.place.reshape(2, 2), -abs(float(self.place[0])), bool(abs(self.place[0]) > 2.0), False, {}
+        return self.place.reshape(2, 2), -abs(float(self.place[0])), bool(abs(self.place[0]) > self.edge), False, {}
 
 
 class Discrete(Walk):
@@ -61,6 +62,7 @@ class Unbounded(Walk):
 
 
 gymnasium.register("QgfWalk-v0", entry_point=Walk, max_episode_steps=12)
+gymnasium.register("QgfEndless-v0", entry_point=Walk, kwargs={"edge": np.inf})
 gymnasium.register("QgfDiscrete-v0", entry_point=Discrete)
 gymnasium.register("QgfUnbounded-v0", entry_point=Unbounded)
 
@@ -75,6 +77,14 @@ def test_actions_are_scaled_and_observations_flat():
         env.step(np.float32(action))
         assert env._env.unwrapped.received.ravel().tolist() == expected
     assert env._env.unwrapped.received.shape == (2, 1) and env._env.unwrapped.received.dtype == np.float32
+
+
+def test_an_endless_episode_is_cut_off_and_that_is_no_true_end(monkeypatch):
+    monkeypatch.setattr("qgf_trainer.gymnasium_task.LONGEST_EPISODE", 30)
+    env = GymnasiumTask("QgfEndless-v0")
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(2, np.float32))[2:4] for _ in range(30)]
+    assert ends[:-1] == [(False, False)] * 29 and ends[-1] == (False, True)
 
 
 def test_an_episode_follows_from_its_seed_and_the_next_from_the_generator():
@@ -194,6 +204,16 @@ def test_episodes_of_any_length_and_resuming_bit_for_bit(tmp_path, algorithm, mo
     assert len(one["buffer.reward"]) == result.steps
 
 
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+@pytest.mark.parametrize("form", ["scale_free", "paper"])
+def test_both_forms_train(algorithm, form):
+    more = ["steps=300", "warmup_steps=100", "batch_size=32", "learner.hidden=[16, 16]", "sac.hidden=[16, 16]"]
+    agent = train(with_form(load_train_config("pendulum", more, algorithm=algorithm), form)).agent
+    assert agent.updates == 201 and agent.stabiliser.config.form == form
+    assert agent.stabiliser.latest["mixed_partial"] > 0 and agent.stabiliser.latest["curvature"] > 0
+    assert agent.stabiliser.terms == (51 if form == "scale_free" else 0), "G is kept where it is needed"
+
+
 def test_a_time_limit_is_no_end(tmp_path):
     train(small("td3-plain", "Pendulum-v1", steps=420, environments=1), tmp_path)
     stored = load_file(tmp_path / "checkpoint.safetensors")
@@ -240,6 +260,17 @@ def test_episodes_too_short_for_a_spectrum_do_not_count():
     figures = evaluate_task(GymnasiumTask("QgfWalk-v0"), lambda _: np.zeros(2), EvaluationConfig(episodes=3))
     assert figures["smoothness_episodes"] == 0.0 and figures["sm"] == figures["high_frequency_ratio"] == -1.0
     assert figures["length"] <= 12.0 and json.loads(json.dumps(figures)) == figures
+
+
+def test_a_rival_takes_the_place_of_the_fields_losses(tmp_path, capsys):
+    folder = tmp_path / "caps"
+    line = ["--task", "gymnasium:Pendulum-v1", "--rival", "caps", "--form", "paper", "--steps", "250", "--progress"]
+    more = ["--override", "warmup_steps=200", "--override", "learner.hidden=[16, 16]"]
+    assert train_main([*line, "none", "--out", str(folder), "--override", "rival.caps.sigma=0.3", *more]) == 0
+    config = json.loads((folder / "config.json").read_text())
+    assert config["rival"]["kind"] == "caps" and config["field"]["form"] == "none" and config["robot"] == ""
+    assert config["rival"]["caps"] == {"temporal": 0.1, "spatial": 0.5, "sigma": 0.3}
+    assert "no bundle: Pendulum-v1 has no robot" in capsys.readouterr().out and not (folder / "bundle.pt").exists()
 
 
 SETTINGS = [

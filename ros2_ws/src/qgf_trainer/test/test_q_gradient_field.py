@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from qgf_trainer.field_function import FieldFunction
 from qgf_trainer.networks import TwinCritic
 from qgf_trainer.q_gradient_field import FieldConfig, FieldStabiliser, paper_form, q_gradient_field_losses
 
@@ -73,6 +74,18 @@ def test_equals_double_backward_in_float64(hidden, sizes):
         expected = gradients(reference, critic)
         assert expected.abs().max() > 0
         assert (gradients(ours, critic) - expected).abs().max() <= 1e-9 * expected.abs().max()
+
+
+@pytest.mark.parametrize("hidden", [(5,), (4, 3), (3, 5, 4)])
+def test_gradients_equal_numeric_ones(hidden):
+    """Of the field and of the curvature each, by every weight: third derivatives of Q, by differences."""
+    critic = make_critic(2, 2, hidden)
+    observation, action, following, noise, probe = sample(2, 2, 3, 1.0)
+    rows = torch.cat((torch.cat((observation, observation + noise, following)), action.repeat(3, 1)), -1)
+    parameters = [*critic.weights, *list(critic.biases)[:-1]]
+    for parameter in parameters:
+        parameter.data *= 2.0
+    assert torch.autograd.gradcheck(lambda *p: FieldFunction.apply(rows, probe, 2, *p), parameters, atol=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(5))
