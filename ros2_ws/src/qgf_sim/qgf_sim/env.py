@@ -16,7 +16,7 @@ from qgf_core.kinematics import Kinematics
 from qgf_core.limiter import Limiter
 from qgf_core.observation import ObservationBuilder
 from qgf_core.robot import RobotSpec, load_robot, read_urdf, strip_meshes
-from qgf_sim.arm import PyBulletArm
+from qgf_sim.engines import Engine, make_arm
 from qgf_sim.reach import ReachConfig, draw_episode, load_reach, reward_terms
 
 
@@ -29,6 +29,7 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     :param robot: name, YAML path or RobotSpec.
     :param config: task; by default config/tasks/reach.yaml.
     :param sensor_noise: whether the measured state carries noise.
+    :param engine: the physics, see qgf_sim.engines.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own declaration
@@ -39,6 +40,7 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         config: ReachConfig | None = None,
         sensor_noise: bool = True,
         gui: bool = False,
+        engine: Engine = "pybullet",
     ) -> None:
         self.robot = load_robot(robot) if isinstance(robot, str) else robot
         self.config = load_reach() if config is None else config
@@ -50,7 +52,7 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._decoder = ActionDecoder(self.action_spec)
         drive = self.robot.drive
         self._limiter = Limiter(self.robot, 1.0 / self.config.control_rate, drive.latency + drive.time_constant)
-        self._arm = PyBulletArm(self.robot, self.config.physics_rate, gui)
+        self._arm = make_arm(engine, self.robot, self.config.physics_rate, gui)
         n = len(self.robot.joints)
         self.observation_space = spaces.Box(-100.0, 100.0, (self._builder.size,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (n,), np.float32)

@@ -19,6 +19,7 @@ from qgf_core.errors import BundleError, QgfError
 from qgf_core.files import write_atomic
 from qgf_core.manifest import Manifest, check_robot
 from qgf_core.robot import load_robot, read_urdf
+from qgf_sim.engines import Engine
 from qgf_sim.env import ReachEnv
 from qgf_sim.reach import load_reach
 from qgf_trainer.config import TrainConfig, describe, load_train_config, with_form
@@ -180,6 +181,12 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--first-seed", type=int, help="seed of the first episode (default: that of config/eval/reach.yaml)"
     )
+    parser.add_argument(
+        "--engine",
+        choices=typing.get_args(Engine),
+        default="pybullet",
+        help="physics: pybullet, on which policies are trained (default), or mujoco, which they have never seen",
+    )
     parser.add_argument("--no-noise", action="store_true", help="without sensor noise")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -208,12 +215,14 @@ def _run_evaluation(options: argparse.Namespace) -> int:
         raise QgfError(f"--episodes or --first-seed: {error}") from error
     robot = load_robot(options.robot or manifest.robot.name)
     check_robot(manifest, robot, read_urdf(robot), options.bundle)
-    env = ReachEnv(robot, load_reach(manifest.task), sensor_noise=config.sensor_noise)
+    task = load_reach(manifest.task)
+    env = ReachEnv(robot, task, sensor_noise=config.sensor_noise, engine=options.engine)
     _check_task(manifest, env, options.bundle)
     figures, _ = evaluate(env, bundle.act, config)
     env.close()
     if options.json:
-        print(json.dumps({"bundle": str(options.bundle), "sha256": bundle.sha256, "robot": robot.name, **figures}))
+        about = {"bundle": str(options.bundle), "sha256": bundle.sha256, "robot": robot.name, "engine": options.engine}
+        print(json.dumps(about | figures))
     else:
         _print_figures(figures)
     return 0
