@@ -118,12 +118,11 @@ class Drive:
     def _advance(self, duration: int) -> None:
         """Exact solution over `duration` [ns] with constant input u."""
         spec = self.spec
-        if self._kind == "effort":
+        if self._kind == "effort" or spec.time_constant == 0.0:
             self._output = self._input
-        elif spec.damping_ratio == 0.0 or spec.time_constant == 0.0:  # dy/dt = (u - y) / T
+        elif spec.damping_ratio == 0.0:  # dy/dt = (u - y) / T
             if duration not in self._blends:
-                lag = spec.time_constant
-                self._blends[duration] = 1.0 - math.exp(-duration * 1e-9 / lag) if lag > 0 else 1.0
+                self._blends[duration] = 1.0 - math.exp(-duration * 1e-9 / spec.time_constant)
             self._output = self._output + self._blends[duration] * (self._input - self._output)
         else:  # d2y/dt2 = (u - y) / T^2 - 2 D / T dy/dt
             if duration not in self._transitions:

@@ -21,6 +21,7 @@ from qgf_core.manifest import Manifest, check_robot
 from qgf_core.robot import load_robot, read_urdf
 from qgf_sim.engines import Engine
 from qgf_sim.env import ReachEnv
+from qgf_sim.perturb import load_perturbation
 from qgf_sim.reach import load_reach
 from qgf_trainer.config import TrainConfig, describe, load_train_config, with_form
 from qgf_trainer.evaluation import evaluate, load_evaluation
@@ -132,6 +133,8 @@ def _run_training(options: argparse.Namespace) -> int:
     )
     load_robot(config.robot)  # a mistake in the robot or task must not leave a folder behind
     load_reach(config.task)
+    if config.perturb:
+        load_perturbation(config.perturb)
     evaluation = load_evaluation()
     folder: Path = options.out
     prepare_folder(folder, options.resume, options.overwrite)
@@ -173,7 +176,8 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         prog="qgf evaluate",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Run a bundle in simulation on fixed goals, start poses and noise, and measure success and "
-        "smoothness.\n\nexample:  ./qgf evaluate runs/panda/bundle.pt --episodes 20 --json",
+        "smoothness.\n\nexamples: ./qgf evaluate runs/panda/bundle.pt --episodes 20 --json\n"
+        "          ./qgf evaluate runs/panda/bundle.pt --engine mujoco --perturb config/perturb/harsh.yaml",
     )
     parser.add_argument("bundle", type=Path, help="the bundle.pt that train wrote")
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: the bundle's robot)")
@@ -186,6 +190,11 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         choices=typing.get_args(Engine),
         default="pybullet",
         help="physics: pybullet, on which policies are trained (default), or mujoco, which they have never seen",
+    )
+    parser.add_argument(
+        "--perturb",
+        help="how the arm differs from the robot's description: a name in config/perturb, such as harsh (delay, lag, "
+        "friction, payload, noise, lost states, jitter), or a YAML file (default: not at all)",
     )
     parser.add_argument("--no-noise", action="store_true", help="without sensor noise")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -216,12 +225,16 @@ def _run_evaluation(options: argparse.Namespace) -> int:
     robot = load_robot(options.robot or manifest.robot.name)
     check_robot(manifest, robot, read_urdf(robot), options.bundle)
     task = load_reach(manifest.task)
-    env = ReachEnv(robot, task, sensor_noise=config.sensor_noise, engine=options.engine)
+    perturbation = load_perturbation(options.perturb) if options.perturb else None
+    env = ReachEnv(
+        robot, task, sensor_noise=config.sensor_noise, engine=options.engine, perturbation=perturbation
+    )
     _check_task(manifest, env, options.bundle)
     figures, _ = evaluate(env, bundle.act, config)
     env.close()
     if options.json:
         about = {"bundle": str(options.bundle), "sha256": bundle.sha256, "robot": robot.name, "engine": options.engine}
+        about["perturb"] = options.perturb or ""
         print(json.dumps(about | figures))
     else:
         _print_figures(figures)

@@ -25,6 +25,8 @@ class TrainConfig:
     """Name in config/robots, or a YAML file."""
     task: str = "reach"
     """Name in config/tasks, or a YAML file."""
+    perturb: str = ""
+    """Name in config/perturb, or a YAML file: how the arm differs in each episode; empty: not at all."""
     algorithm: Algorithm = "td3"
     """td3: with the stabilised critic; td3-plain: without."""
     steps: int = 60_000

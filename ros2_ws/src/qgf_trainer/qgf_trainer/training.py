@@ -21,6 +21,7 @@ from qgf_core import smoothness
 from qgf_core.errors import QgfError
 from qgf_core.robot import RobotSpec, load_robot
 from qgf_sim.env import ReachEnv
+from qgf_sim.perturb import load_perturbation
 from qgf_sim.reach import ReachConfig, load_reach
 from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe, learning_rate_factor
@@ -208,7 +209,8 @@ def train(
     torch.set_num_threads(1)
     robot: RobotSpec = load_robot(config.robot)
     task: ReachConfig = load_reach(config.task)
-    envs = [ReachEnv(robot, task) for _ in range(config.environments)]
+    perturbation = load_perturbation(config.perturb) if config.perturb else None
+    envs = [ReachEnv(robot, task, perturbation=perturbation) for _ in range(config.environments)]
     n_obs, n_act = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]  # type: ignore[index]
     agent = TD3(n_obs, n_act, config.learner, config.field, config.seed)
     buffer = ReplayBuffer(min(config.buffer_size, config.steps + config.environments), n_obs, n_act)
@@ -286,6 +288,7 @@ def train(
         recorder.close()
         for env in envs[1:]:
             env.close()
+    envs[0].without_perturbation()  # evaluated on the robot as it is described
     return TrainingResult(agent, envs[0], step, stopping and step < config.steps, time.monotonic() - started)
 
 
