@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays a joint log with /clock at a real-time factor, until it is ended: 5 ms of simulated time a step, the same every 2 s."""
+"""Plays a joint log with /clock at a real-time factor, until it is ended: 5 ms a step, the same every 2 s."""
 
 import array
 import signal

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An arm in PyBullet behind the small interface that environments and the simulation node need."""
+"""An arm in PyBullet."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pybullet
@@ -12,47 +12,53 @@ from numpy.typing import NDArray
 
 from qgf_core.errors import RobotError
 from qgf_core.robot import RobotSpec, links_without_inertia, read_urdf
-from qgf_sim.drive import Drive
+from qgf_sim.engine import PAYLOAD_LINK, POSITION_GAIN, PhysicsSpec, SimulatedArm, urdf_with_payload
 from qgf_sim.quiet import quiet_native_output
 
 Vector = NDArray[np.float64]
-Interface = Literal["velocity", "position", "effort", "brake"]
-"""What a command to the drives means: [rad/s], [rad], [N m] with the motors off, or nothing: they stop at once."""
 _SOLVER_ITERATIONS = 20
 
 
-class PyBulletArm:
+class PyBulletArm(SimulatedArm):
     """One fixed-base arm in a physics client of its own.
 
-    :param robot: which URDF and joints, and how the drives answer.
-    :param physics_rate: simulation steps per second [Hz].
     :param gui: show PyBullet's window.
+    :param payload: whether `configure` may give it a payload; it then has no collision shapes.
     :raises RobotError: PyBullet cannot load the URDF or lacks a joint.
     """
 
-    def __init__(self, robot: RobotSpec, physics_rate: float, gui: bool = False) -> None:
-        self.robot, self.period = robot, 1.0 / physics_rate
+    def __init__(self, robot: RobotSpec, physics_rate: float, gui: bool = False, payload: bool = False) -> None:
+        super().__init__(robot, physics_rate)
         with quiet_native_output():
             self._client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
         if self._client < 0:
             raise RobotError(robot.urdf, "", "PyBullet cannot open a window", "set DISPLAY or run without the window")
         flags = pybullet.URDF_USE_INERTIA_FROM_FILE | (0 if gui else pybullet.URDF_IGNORE_VISUAL_SHAPES)
-        try:
-            with quiet_native_output():
-                self._body = pybullet.loadURDF(robot.urdf, useFixedBase=True, flags=flags, physicsClientId=self._client)
-        except pybullet.error as error:
-            raise RobotError(
-                robot.urdf, "", f"PyBullet cannot load it ({error})", "mend the URDF or its mesh paths"
-            ) from error
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(robot.urdf)
+            if payload:
+                path = Path(folder) / "payload.urdf"
+                path.write_text(urdf_with_payload(robot), encoding="utf-8")
+            try:
+                with quiet_native_output():
+                    self._body = pybullet.loadURDF(
+                        str(path), useFixedBase=True, flags=flags, physicsClientId=self._client
+                    )
+            except pybullet.error as error:
+                raise RobotError(
+                    robot.urdf, "", f"PyBullet cannot load it ({error})", "mend the URDF or its mesh paths"
+                ) from error
         self._set_up()
 
     def _set_up(self) -> None:
         client = {"physicsClientId": self._client}
         pybullet.setTimeStep(self.period, **client)
+        self._time_step = self.period
         pybullet.setGravity(0.0, 0.0, -9.81, **client)
         pybullet.setPhysicsEngineParameter(numSolverIterations=_SOLVER_ITERATIONS, **client)
         massless = links_without_inertia(read_urdf(self.robot))
         index = {}
+        self._payload = -1
         for i in range(pybullet.getNumJoints(self._body, **client)):
             info = pybullet.getJointInfo(self._body, i, **client)
             pybullet.changeDynamics(
@@ -65,6 +71,8 @@ class PyBulletArm:
             )
             if info[12].decode() in massless:  # PyBullet takes 1 kg and 1 kg m^2 for what is not told
                 pybullet.changeDynamics(self._body, i, mass=0.0, localInertiaDiagonal=(0.0, 0.0, 0.0), **client)
+            if info[12].decode() == PAYLOAD_LINK:
+                self._payload = i
             if info[2] in (pybullet.JOINT_REVOLUTE, pybullet.JOINT_PRISMATIC):
                 index[info[1].decode()] = i
         missing = [name for name in self.robot.joint_names if name not in index]
@@ -81,90 +89,61 @@ class PyBulletArm:
                 self._body, i, pybullet.POSITION_CONTROL, targetPosition=0.0, force=force, **client
             )
         self._forces = self.robot.effort_limit.tolist()
-        self._drives = {
-            kind: Drive(self.robot.drive, self.period, len(self._joints)) for kind in ("velocity", "position")
-        }
-        # A torque loop is much faster than the servo round it: the latency remains, the lag does not.
-        self._drives["effort"] = Drive(
-            dataclasses.replace(self.robot.drive, time_constant=0.0), self.period, len(self._joints)
-        )
+        self._links = [
+            (i, *pybullet.getDynamicsInfo(self._body, i, **client)[0:3:2])
+            for i in range(pybullet.getNumJoints(self._body, **client))
+        ]
         self._motors_on = True
         self.reset(self.robot.home)
 
-    def reset(self, position: Vector) -> None:
-        """Put the arm at rest at joint positions (n,) [rad]; forget all commands."""
+    def _place(self, position: Vector) -> None:
         for i, q in zip(self._joints, position, strict=True):
             pybullet.resetJointState(self._body, i, q, 0.0, physicsClientId=self._client)
         for i in self._others:
             pybullet.resetJointState(self._body, i, 0.0, 0.0, physicsClientId=self._client)
-        self._rest(np.asarray(position))
 
-    def _rest(self, position: Vector) -> None:
-        """The drives forget what they were told and stand at `position` (n,) [rad]."""
-        for kind in ("velocity", "effort"):
-            self._drives[kind].reset(np.zeros(len(self._joints)))
-        self._effort_delay = self._drives["effort"].delay
-        self._drives["position"].reset(position)
-        self._last_position_target = np.array(position, dtype=np.float64)
+    def _set_physics(self, physics: PhysicsSpec) -> None:
+        client = {"physicsClientId": self._client}
+        for i, mass, inertia in self._links:
+            pybullet.changeDynamics(
+                self._body,
+                i,
+                mass=physics.payload if i == self._payload else physics.mass_factor * mass,
+                localInertiaDiagonal=[physics.mass_factor * value for value in inertia],
+                jointDamping=physics.joint_damping,
+                **client,
+            )
+        if physics.payload and self._payload < 0:
+            raise RobotError(self.robot.urdf, PAYLOAD_LINK, "the arm was made without one", "make it with payload=True")
+        pybullet.setGravity(*physics.gravity, **client)
+        self._forces = (physics.effort_factor * self.robot.effort_limit).tolist()
 
-    def step(self, command: Vector, interface: Interface = "velocity", steps: int = 1) -> None:
-        """Simulate `steps` physics periods with a constant command (n,) to the drives, see `Interface`.
-
-        Efforts are cut to the robot's limits and act against gravity, which nobody compensates.
-        """
-        for _ in range(steps):
-            if interface == "effort":
-                self._step_effort(command)
-            elif interface == "brake":
-                self._brake()
-            elif interface == "velocity":
-                self._motors_on = True
-                pybullet.setJointMotorControlArray(
-                    self._body,
-                    self._joints,
-                    pybullet.VELOCITY_CONTROL,
-                    targetVelocities=self._drives["velocity"].step(command).tolist(),
-                    forces=self._forces,
-                    physicsClientId=self._client,
-                )
-            else:
-                self._motors_on = True
-                target = self._drives["position"].step(command)
-                # Feeding the target's velocity forward keeps the servo's lag at the drive's own.
-                velocity = (target - self._last_position_target) / self.period
-                self._last_position_target = target
-                pybullet.setJointMotorControlArray(
-                    self._body,
-                    self._joints,
-                    pybullet.POSITION_CONTROL,
-                    targetPositions=target.tolist(),
-                    targetVelocities=velocity.tolist(),
-                    positionGains=[0.3] * len(self._joints),
-                    velocityGains=[1.0] * len(self._joints),
-                    forces=self._forces,
-                    physicsClientId=self._client,
-                )
-            pybullet.stepSimulation(physicsClientId=self._client)
-            if interface == "brake":
-                self._rest(self.state()[0])
-
-    def _brake(self) -> None:
+    def _drive_velocity(self, velocity: Vector, period: float) -> None:
         self._motors_on = True
         pybullet.setJointMotorControlArray(
             self._body,
             self._joints,
             pybullet.VELOCITY_CONTROL,
-            targetVelocities=[0.0] * len(self._joints),
+            targetVelocities=velocity.tolist(),
             forces=self._forces,
             physicsClientId=self._client,
         )
 
-    def _step_effort(self, command: Vector) -> None:
-        torque = np.clip(self._drives["effort"].step(command), -self.robot.effort_limit, self.robot.effort_limit)
-        if self._effort_delay > 0:  # the brakes are released when the first torque takes effect, not before
-            self._effort_delay -= 1
-            self._brake()
-            return
+    def _drive_position(self, position: Vector, velocity: Vector, period: float) -> None:
+        self._motors_on = True
+        pybullet.setJointMotorControlArray(
+            self._body,
+            self._joints,
+            pybullet.POSITION_CONTROL,
+            targetPositions=position.tolist(),
+            targetVelocities=velocity.tolist(),
+            positionGains=[POSITION_GAIN] * len(self._joints),
+            velocityGains=[1.0] * len(self._joints),
+            forces=self._forces,
+            physicsClientId=self._client,
+        )
+
+    def _drive_torque(self, torque: Vector) -> None:
         client = {"physicsClientId": self._client}
         if self._motors_on:  # a velocity motor without force: the joint turns freely
             pybullet.setJointMotorControlArray(
@@ -175,6 +154,12 @@ class PyBulletArm:
         pybullet.setJointMotorControlArray(
             self._body, self._joints, pybullet.TORQUE_CONTROL, forces=torque.tolist(), **client
         )
+
+    def _simulate(self, period: float) -> None:
+        if period != self._time_step:
+            pybullet.setTimeStep(period, physicsClientId=self._client)
+            self._time_step = period
+        pybullet.stepSimulation(physicsClientId=self._client)
 
     def state(self) -> tuple[Vector, Vector]:
         """True joint positions (n,) [rad] and velocities (n,) [rad/s]."""

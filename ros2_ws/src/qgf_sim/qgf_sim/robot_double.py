@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from qgf_core.errors import ConfigError, RobotError
 from qgf_core.robot import CommandInterface, RobotSpec
-from qgf_sim.arm import Interface, PyBulletArm
+from qgf_sim.arm import PyBulletArm
+from qgf_sim.engine import Interface
 from qgf_sim.faults import FaultInjector
 from qgf_sim.reach import ReachConfig
 from qgf_sim.trajectory import TrajectoryFollower, TrajectoryPoint

@@ -8,7 +8,7 @@ import pytest
 
 from qgf_core.robot import DriveSpec, load_robot
 from qgf_sim.arm import PyBulletArm
-from qgf_sim.drive import Drive
+from qgf_sim.drive import ActuatorSpec, Drive
 
 RATE = 200.0
 PERIOD = 1.0 / RATE
@@ -87,3 +87,88 @@ def test_all_joints_follow_at_once_so_that_no_link_weighs_what_the_urdf_does_not
         expected = command * (1.0 - math.exp(-max(0.0, PERIOD * (k + 1) - 0.02) / 0.04))
         assert arm.state()[1] == pytest.approx(expected, abs=0.05)
     arm.close()
+
+
+def outputs(spec, commands, kind="velocity", period=0.01, periods=None):
+    drive = Drive(spec, period, 1, kind)
+    lengths = [None] * len(commands) if periods is None else periods
+    return np.array([drive.step(np.array([u]), h)[0] for u, h in zip(commands, lengths, strict=True)])
+
+
+@pytest.mark.parametrize("delay_ms", [0.0, 1.0, 4.0, 10.0, 13.0, 27.5])
+def test_a_fractional_delay_is_exact(delay_ms):
+    """The answer to a step at 0 is 1 - exp(-(t - d) / T) for any d; without a lag it comes with the next period."""
+    lag, times = 0.02, 0.01 * np.arange(1, 31)
+    answer = outputs(ActuatorSpec(delay=delay_ms * 1e-3, time_constant=lag), [1.0] * 30)
+    expected = np.where(times > delay_ms * 1e-3, 1.0 - np.exp(-(times - delay_ms * 1e-3) / lag), 0.0)
+    assert answer == pytest.approx(expected, abs=1e-12)
+    bare = outputs(ActuatorSpec(delay=delay_ms * 1e-3, time_constant=0.0), [1.0] * 30)
+    assert bare.tolist() == [float(10 * (k + 1) > delay_ms) for k in range(30)]
+
+
+def test_a_delay_counts_time_and_not_periods_where_they_vary():
+    periods = [8_000_000, 13_000_000, 11_000_000, 9_000_000, 10_000_000, 10_000_000]
+    answer = outputs(ActuatorSpec(delay=0.025, time_constant=0.02), [1.0] * 6, periods=periods)
+    times = np.cumsum(periods) * 1e-9
+    assert answer == pytest.approx(np.where(times > 0.025, 1 - np.exp(-(times - 0.025) / 0.02), 0.0), abs=1e-12)
+
+
+def test_commands_queue_up_in_a_delay_and_come_out_as_they_went_in():
+    commands = np.random.default_rng(0).normal(size=50)
+    for periods in (0, 1, 3, 7):
+        bare = outputs(ActuatorSpec(delay=0.01 * periods, time_constant=0.0), commands)
+        assert np.array_equal(bare[periods:], commands[:50 - periods]) and not bare[:periods].any()
+
+
+@pytest.mark.parametrize("damping", [0.3, 1.0, 2.0])
+def test_a_servo_of_second_order_by_small_steps_of_its_equation(damping):
+    lag, fine = 0.03, 2000
+    commands = np.repeat([1.0, -0.5, 0.2], 8)
+    answer = outputs(ActuatorSpec(0.004, lag, damping), commands)
+    y = rate = 0.0
+    expected = []
+    for k in range(len(commands)):
+        for i in range(fine):  # Heun's method at 5 us
+            t, h = 0.01 * k + 0.01 * (i + 0.5) / fine, 0.01 / fine
+            u = commands[int((t - 0.004) / 0.01)] if t > 0.004 else 0.0
+            a = (u - y) / lag**2 - 2 * damping / lag * rate
+            y1, rate1 = y + h * rate, rate + h * a
+            b = (u - y1) / lag**2 - 2 * damping / lag * rate1
+            y, rate = y + 0.5 * h * (rate + rate1), rate + 0.5 * h * (a + b)
+        expected.append(y)
+    assert answer == pytest.approx(np.array(expected), abs=1e-5)
+    assert (answer.max() > 1.05) == (damping < 1.0)
+
+
+def test_gain_friction_and_saturation_of_the_servo_by_hand():
+    # Torque 50 (u - v) meets 2 + 10 v: v = (u - 0.04) / 1.2 above 0.04, 0 below.
+    sticky = ActuatorSpec(0.0, 0.0, coulomb=2.0, viscous=10.0, stiffness=50.0)
+    assert outputs(sticky, [0.64, -0.64, 0.04, -0.03, 0.0]) == pytest.approx([0.5, -0.5, 0.0, 0.0, 0.0])
+    assert outputs(ActuatorSpec(0.0, 0.0, gain=0.8, top_speed=0.5), [0.5, 1.0, -2.0]) == pytest.approx([0.4, 0.5, -0.5])
+    drive = Drive(ActuatorSpec(coulomb=2.0, viscous=10.0), 0.01, 3, "effort")
+    assert drive.friction_torque(np.array([1.0, -1.0, 0.0])) == pytest.approx([12.0, -12.0, 0.0])
+
+
+def test_backlash_lets_the_joint_stand_while_the_motor_turns_through_the_play():
+    # Play 0.02 rad, 0.1 rad/s: the joint starts when the motor has made 0.01 rad, and turns back after 0.02 rad.
+    spec = ActuatorSpec(0.0, 0.0, backlash=0.02)
+    answer = outputs(spec, [0.1] * 20 + [-0.1] * 40)
+    joint = 0.01 * np.cumsum(answer)
+    assert joint[9] == pytest.approx(0.0, abs=1e-12) and joint[19] == pytest.approx(0.01)
+    assert joint[39] == pytest.approx(0.01) and joint[59] == pytest.approx(-0.01)
+    position = outputs(spec, [0.05, 0.045, 0.035, 0.0], "position")
+    assert position == pytest.approx([0.04, 0.04, 0.04, 0.01])
+
+
+def test_efforts_are_delayed_and_nothing_else():
+    spec = ActuatorSpec(0.02, 0.04, coulomb=1.0, gain=0.5, backlash=0.1, top_speed=0.1)
+    assert outputs(spec, [3.0, 4.0, 5.0, 6.0], "effort").tolist() == [0.0, 0.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"delay": -0.1}, "delay -0.1 must not be negative"), ({"gain": 0.0}, "gain 0.0 must be positive"),
+    ({"backlash": -1.0}, "backlash"), ({"top_speed": 0.0}, "top_speed"),
+])
+def test_an_impossible_actuator_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        ActuatorSpec(**changes)

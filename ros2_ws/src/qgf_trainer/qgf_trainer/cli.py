@@ -19,7 +19,9 @@ from qgf_core.errors import BundleError, QgfError
 from qgf_core.files import write_atomic
 from qgf_core.manifest import Manifest, check_robot
 from qgf_core.robot import load_robot, read_urdf
+from qgf_sim.engines import Engine
 from qgf_sim.env import ReachEnv
+from qgf_sim.perturb import load_perturbation
 from qgf_sim.reach import load_reach
 from qgf_trainer.config import (
     TrainConfig,
@@ -148,6 +150,8 @@ def _run_training(options: argparse.Namespace) -> int:
     if is_arm_task(config.task):
         load_robot(config.robot)
         load_reach(config.task)
+        if config.perturb:
+            load_perturbation(config.perturb)
     elif options.robot:
         raise QgfError(f"--robot {options.robot}: {config.task} has no arm; leave it out")
     else:
@@ -215,12 +219,24 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         description="Run a bundle in simulation on fixed goals, start poses and noise, or a Gymnasium task's policy on "
         "fixed seeds,\nand measure success, return and smoothness.\n\n"
         "example:  ./qgf evaluate runs/panda/bundle.pt --episodes 20 --json\n"
+        "          ./qgf evaluate runs/panda/bundle.pt --engine mujoco --perturb harsh\n"
         "          ./qgf evaluate runs/pendulum/policy.safetensors --episodes 100",
     )
     parser.add_argument("bundle", type=Path, help="the bundle.pt or policy.safetensors that train wrote")
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: the bundle's robot)")
     parser.add_argument("--episodes", type=int, help="number of episodes (default: that of config/eval)")
     parser.add_argument("--first-seed", type=int, help="seed of the first episode (default: that of config/eval)")
+    parser.add_argument(
+        "--engine",
+        choices=typing.get_args(Engine),
+        default="pybullet",
+        help="physics: pybullet, on which policies are trained (default), or mujoco, which they have never seen",
+    )
+    parser.add_argument(
+        "--perturb",
+        help="how the arm differs from the robot's description: a name in config/perturb, such as harsh (delay, lag, "
+        "friction, payload, noise, lost states, jitter), or a YAML file (default: not at all)",
+    )
     parser.add_argument("--no-noise", action="store_true", help="without sensor noise")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -272,11 +288,16 @@ def _evaluate_bundle(options: argparse.Namespace) -> tuple[dict[str, str], dict[
     config = _evaluation_config(options, "reach")
     robot = load_robot(options.robot or manifest.robot.name)
     check_robot(manifest, robot, read_urdf(robot), options.bundle)
-    env = ReachEnv(robot, load_reach(manifest.task), sensor_noise=config.sensor_noise)
+    task = load_reach(manifest.task)
+    perturbation = load_perturbation(options.perturb) if options.perturb else None
+    env = ReachEnv(
+        robot, task, sensor_noise=config.sensor_noise, engine=options.engine, perturbation=perturbation
+    )
     _check_task(manifest, env, options.bundle)
     figures, _ = evaluate(env, bundle.act, config)
     env.close()
-    return {"sha256": bundle.sha256, "robot": robot.name}, figures
+    about = {"sha256": bundle.sha256, "robot": robot.name, "engine": options.engine, "perturb": options.perturb or ""}
+    return about, figures
 
 
 def _guarded(run: Any, options: argparse.Namespace) -> int:

@@ -42,6 +42,8 @@ class TrainConfig:
     """Name in config/robots, or a YAML file; a Gymnasium task has none."""
     task: str = "reach"
     """Name in config/tasks, or a YAML file, or the id of a Gymnasium task with Box spaces, such as Pendulum-v1."""
+    perturb: str = ""
+    """Name in config/perturb, or a YAML file: how the arm differs in each episode; empty: not at all."""
     algorithm: Algorithm = "td3"
     """td3, sac: with the stabilised critic; td3-plain, sac-plain: without."""
     steps: int = 60_000

@@ -21,6 +21,7 @@ from qgf_core import smoothness
 from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
 from qgf_sim.env import ReachEnv
+from qgf_sim.perturb import load_perturbation
 from qgf_sim.reach import load_reach
 from qgf_trainer.agent import Agent
 from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
@@ -197,7 +198,8 @@ def make_environments(config: TrainConfig, number: int) -> Sequence[Environment]
     if not is_arm_task(config.task):
         return [GymnasiumTask(config.task) for _ in range(number)]
     robot, task = load_robot(config.robot), load_reach(config.task)
-    return [ReachEnv(robot, task) for _ in range(number)]
+    perturbation = load_perturbation(config.perturb) if config.perturb else None
+    return [ReachEnv(robot, task, perturbation=perturbation) for _ in range(number)]
 
 
 def make_agent(config: TrainConfig, n_obs: int, n_act: int) -> Agent:
@@ -321,7 +323,10 @@ def train(
         recorder.close()
         for env in envs[1:]:
             env.close()
-    return TrainingResult(agent, envs[0], step, stopping and step < config.steps, time.monotonic() - started)
+    evaluated = envs[0]
+    if isinstance(evaluated, ReachEnv):
+        evaluated.without_perturbation()  # evaluated on the robot as it is described
+    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started)
 
 
 def _start(

@@ -90,6 +90,17 @@ def test_bundle_evaluates_to_the_trainers_own_figures(finished, capsys):
         assert figures[name] == pytest.approx(told[-1]["figures"][name], rel=1e-3, abs=1e-4)
 
 
+def test_bundle_evaluates_on_the_second_engine(finished, capsys):
+    folder, told = finished
+    arguments = [str(folder / "bundle.pt"), "--json", "--engine", "mujoco"]
+    assert evaluate_main(arguments) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["engine"] == "mujoco" and figures["episodes"] == told[-1]["figures"]["episodes"]
+    # The same goals and nearly the same answer of the arm, by other physics.
+    assert figures["return"] != told[-1]["figures"]["return"]
+    assert figures["return"] == pytest.approx(told[-1]["figures"]["return"], rel=0.1, abs=3.0)
+
+
 def test_sigkill_and_resume_gives_the_same_result(finished, tmp_path):
     whole, _ = finished
     folder = tmp_path / "killed"

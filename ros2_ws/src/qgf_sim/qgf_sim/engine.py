@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small interface that environments and the simulation node need of a physics engine, and what all share."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qgf_core.robot import RobotSpec, read_urdf, strip_meshes
+from qgf_sim.drive import ActuatorSpec, Drive, actuator_of
+
+Vector = NDArray[np.float64]
+Interface = Literal["velocity", "position", "effort", "brake"]
+"""What a command to the drives means: [rad/s], [rad], [N m] with the motors off, or nothing: they stop at once."""
+PAYLOAD_LINK = "qgf_payload"
+POSITION_GAIN = 0.3
+"""Share of a position error that the servo makes up for in one physics period."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PhysicsSpec:
+    """What may differ between two arms of the same URDF."""
+
+    mass_factor: float = 1.0
+    """Of every link's mass and inertia."""
+    payload: float = 0.0
+    """Point mass at the tool [kg]."""
+    joint_damping: float = 0.5
+    """[N m s/rad]"""
+    effort_factor: float = 1.0
+    """Of the torque limits."""
+    gravity: tuple[float, float, float] = (0.0, 0.0, -9.81)
+    """In the base frame [m/s^2]."""
+
+    def __post_init__(self) -> None:
+        for name in ("mass_factor", "effort_factor"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"physics: {name} {getattr(self, name)} must be positive")
+        for name in ("payload", "joint_damping"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"physics: {name} {getattr(self, name)} must not be negative")
+
+
+def urdf_with_payload(robot: RobotSpec) -> str:
+    """The robot's URDF without meshes, with a massless link PAYLOAD_LINK at the tool point that a payload can fill."""
+    position = " ".join(f"{value:.9g}" for value in robot.tool.offset)
+    link = (f'<link name="{PAYLOAD_LINK}"><inertial><mass value="0"/>'
+            '<inertia ixx="0" ixy="0" ixz="0" iyy="0" iyz="0" izz="0"/></inertial></link>')
+    joint = (f'<joint name="{PAYLOAD_LINK}_mount" type="fixed"><origin xyz="{position}"/>'
+             f'<parent link="{robot.tool.link}"/><child link="{PAYLOAD_LINK}"/></joint>')
+    return strip_meshes(read_urdf(robot)).replace("</robot>", f"{link}{joint}</robot>")
+
+
+class SimulatedArm(abc.ABC):
+    """One fixed-base arm whose drives follow commands as ActuatorSpec tells.
+
+    Engines fill in the methods below the line; joints are in the robot's order.
+
+    :param robot: which URDF and joints, and how the drives answer.
+    :param physics_rate: simulation steps per second [Hz].
+    """
+
+    other_joint_names: tuple[str, ...]
+    """Movable joints of the URDF that the robot does not name, such as fingers; they are held where they are."""
+
+    def __init__(self, robot: RobotSpec, physics_rate: float) -> None:
+        self.robot, self.period = robot, 1.0 / physics_rate
+        self._make_drives(actuator_of(robot.drive))
+
+    def _make_drives(self, actuator: ActuatorSpec) -> None:
+        n = len(self.robot.joints)
+        self._velocity, self._position, self._effort = (
+            Drive(actuator, self.period, n, "velocity"),
+            Drive(actuator, self.period, n, "position"),
+            Drive(actuator, self.period, n, "effort"),
+        )
+
+    def configure(self, actuator: ActuatorSpec, physics: PhysicsSpec) -> None:
+        """Other drives and physics, from the next `reset` on, which must follow."""
+        self._make_drives(actuator)
+        self._set_physics(physics)
+
+    def reset(self, position: Vector) -> None:
+        """Put the arm at rest at joint positions (n,) [rad]; forget all commands."""
+        self._place(np.asarray(position, dtype=np.float64))
+        self._rest(np.asarray(position))
+
+    def _rest(self, position: Vector) -> None:
+        """The drives forget what they were told and stand at `position` (n,) [rad]."""
+        for drive in (self._velocity, self._effort):
+            drive.reset(np.zeros(len(self.robot.joints)))
+        self._braked_periods = self._effort.delay_periods
+        self._position.reset(position)
+        self._last_position_target = np.array(position, dtype=np.float64)
+
+    def step(
+        self, command: Vector, interface: Interface = "velocity", steps: int = 1, period: float | None = None
+    ) -> None:
+        """Simulate `steps` physics periods with a constant command (n,) to the drives, see `Interface`.
+
+        Efforts are cut to the robot's limits and act against gravity, which nobody compensates.
+
+        :param period: of these steps [s], where it is not the usual one.
+        """
+        h = self.period if period is None else period
+        nanoseconds = None if period is None else round(period * 1e9)
+        for _ in range(steps):
+            if interface == "velocity":
+                self._drive_velocity(self._velocity.step(command, nanoseconds), h)
+            elif interface == "position":
+                target = self._position.step(command, nanoseconds)
+                # Feeding the target's velocity forward keeps the servo's lag at the drive's own.
+                velocity = (target - self._last_position_target) / h
+                self._last_position_target = target
+                self._drive_position(target, velocity, h)
+            elif interface == "effort":
+                torque = self._effort.step(command, nanoseconds)
+                if self._braked_periods > 0:  # the brakes are released when the first torque takes effect, not before
+                    self._braked_periods -= 1
+                    self._drive_velocity(np.zeros(torque.size), h)
+                else:
+                    limit = self.robot.effort_limit
+                    self._drive_torque(np.clip(torque, -limit, limit) - self._friction_torque())
+            else:
+                self._drive_velocity(np.zeros(len(self.robot.joints)), h)
+            self._simulate(h)
+            if interface == "brake":
+                self._rest(self.state()[0])
+
+    def _friction_torque(self) -> Vector | float:
+        spec = self._effort.spec
+        return self._effort.friction_torque(self.state()[1]) if spec.coulomb or spec.viscous else 0.0
+
+    @abc.abstractmethod
+    def state(self) -> tuple[Vector, Vector]:
+        """True joint positions (n,) [rad] and velocities (n,) [rad/s]."""
+
+    @abc.abstractmethod
+    def other_state(self) -> tuple[Vector, Vector]:
+        """The same of the joints that nobody drives, such as fingers: (m,) [rad or m] and [rad/s or m/s]."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the engine's memory back."""
+
+    # ---- what an engine fills in -------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _place(self, position: Vector) -> None:
+        """All joints at rest, the robot's at `position` (n,) [rad]."""
+
+    @abc.abstractmethod
+    def _set_physics(self, physics: PhysicsSpec) -> None: ...
+
+    @abc.abstractmethod
+    def _drive_velocity(self, velocity: Vector, period: float) -> None:
+        """Reach `velocity` (n,) [rad/s] by the end of the coming period [s], as far as the efforts suffice."""
+
+    @abc.abstractmethod
+    def _drive_position(self, position: Vector, velocity: Vector, period: float) -> None:
+        """The same for `velocity` plus POSITION_GAIN of the distance to `position` (n,) [rad] per period."""
+
+    @abc.abstractmethod
+    def _drive_torque(self, torque: Vector) -> None:
+        """Apply `torque` (n,) [N m] in the coming period."""
+
+    @abc.abstractmethod
+    def _simulate(self, period: float) -> None:
+        """One physics step [s]."""
