@@ -13,7 +13,6 @@ until the node's first message that shows it. Exits with 1 if a command was unsa
 from __future__ import annotations
 
 import argparse
-import array
 import dataclasses
 import json
 import math
@@ -29,153 +28,19 @@ from typing import Any
 
 import numpy as np
 import rclpy
-import torch
+from fault_injection.arm import RATE, ROBOT, export
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.callback_groups import CallbackGroup
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import JointState
+from rclpy.qos import QoSProfile
 from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 from tqdm import tqdm
 
-from qgf_core.action import ActionSpec
-from qgf_core.bundle import save_bundle
-from qgf_core.clocks import Pacer, SteadyClock
-from qgf_core.manifest import Box, Manifest, make_manifest
-from qgf_core.observation import ObservationTerm
-from qgf_core.robot import load_robot, read_urdf
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
-from qgf_policy.realtime import ask
-from qgf_policy.settings import RealtimeSettings
 
-RATE, STATE_RATE = 100.0, 200.0
-ROBOT = load_robot("panda")
-FULL_AT, NAN_AT = 0.75, 0.95
-"""For goals further than this in x [m] the campaign's policy asks for full speed, or answers NaN."""
-
-
-# ----------------------------------------------------------------------------------------------------- the policy
-
-
-class Reacher(torch.nn.Module):
-    """Goes to the goal by the Jacobian's pseudo-inverse at home; misbehaves for goals far out in x.
-
-    The goal's x is read off the observation, tool - goal, with the tool's place by the Jacobian. All by layers that a
-    bundle may hold.
-    """
-
-    def __init__(self, manifest: Manifest) -> None:
-        super().__init__()
-        jacobian = manifest.kinematics().tool_jacobian(ROBOT.home)
-        inverse = np.linalg.pinv(jacobian)
-        weight, rows = np.zeros((7, 24)), np.zeros((8, 24))
-        weight[:, :7] = -0.5 * (np.eye(7) - inverse @ jacobian)
-        weight[:, -3:] = -2.0 * inverse
-        # The goal's x: too far out it means full speed for joint 7, which leaves the tool alone, or NaN.
-        rows[6:, :7], rows[6:, 21] = jacobian[0], -1.0
-        self.wish, self.beyond = torch.nn.Linear(24, 7, bias=False), torch.nn.Linear(24, 8)
-        with torch.no_grad():
-            self.wish.weight.copy_(torch.from_numpy(weight / ROBOT.policy_velocity[:, None]))
-            self.beyond.weight.copy_(torch.from_numpy(rows))
-            home_x = float(manifest.kinematics().tool_position(ROBOT.home)[0])
-            self.beyond.bias.copy_(torch.tensor([-1.0] * 6 + [home_x - FULL_AT, home_x - NAN_AT]))
-
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        beyond = torch.relu(self.beyond(observation))
-        broken = beyond[:, 7:] * 1e38 * 1e38  # 0, or infinite
-        return torch.tanh(self.wish(observation) + beyond[:, :7] * 1e6) + (broken - broken)
-
-
-def export(path: Path) -> None:
-    """The campaign's bundle."""
-    names = ("joint_position", "joint_velocity", "previous_action", "tool_position_error")
-    manifest = make_manifest(
-        task="reach",
-        robot=ROBOT,
-        observation=tuple(ObservationTerm(name) for name in names),
-        action=ActionSpec("joint_velocity", tuple(ROBOT.policy_velocity.tolist())),
-        control_rate=RATE,
-        delay_range=(0.0, 0.0),
-        goal_region=Box((0.3, -0.4, 0.2), (1.2, 0.4, 0.7)),
-        training={},
-        evaluation={},
-        urdf=read_urdf(ROBOT),
-    )
-    save_bundle(path, Reacher(manifest), manifest, np.zeros((4, 24)))
-
-
-# -------------------------------------------------------------------------------------------------------- the arm
-
-
-class NotSpun(CallbackGroup):
-    """Subscriptions whose messages are taken by the arm's own loop."""
-
-
-def taken(subscription: Any) -> Any:
-    """Every message that has arrived."""
-    while (message := subscription.handle.take_message(subscription.msg_type, False)) is not None:
-        yield message[0]
-
-
-def arm() -> None:
-    """Follows velocity commands at once and publishes its state; `arm/fault` names a fault and how long it lasts [s].
-
-    When a fault takes effect it is told on `arm/injected`, by name and steady time [ns].
-    """
-    ask(RealtimeSettings(priority=40), 0)
-    rclpy.init()
-    node = rclpy.create_node("campaign_arm")
-    group = NotSpun()
-    commands = node.create_subscription(
-        Float64MultiArray, ROBOT.topics.velocity, print, 10, callback_group=group
-    )
-    requests = node.create_subscription(String, "arm/fault", print, 10, callback_group=group)
-    injected = node.create_publisher(String, "arm/injected", 10)
-    states = node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
-    names = ["finger", *ROBOT.joint_names]
-    position, velocity, fault, until = ROBOT.home.copy(), np.zeros(7), "", 0.0
-    pacer = Pacer(SteadyClock(), round(1e9 / STATE_RATE))
-    while True:
-        pacer.wait()
-        for request in taken(requests):
-            fault, lasts = request.data.split()
-            until = time.monotonic() + float(lasts)
-            injected.publish(String(data=f"{fault} {time.monotonic_ns()}"))
-            if fault == "home":
-                position, velocity = ROBOT.home.copy(), np.zeros(7)
-        if time.monotonic() > until:
-            fault = ""
-        for command in taken(commands):
-            velocity = np.array(command.data)
-        if fault == "protective_stop":
-            velocity = np.zeros(7)
-        position = position + velocity / STATE_RATE
-        if fault == "stale":
-            continue
-        order = list(range(8))
-        if fault == "permute":
-            order = order[::-1]
-        elif fault == "missing_joint":
-            order.remove(3)
-        told, values, speeds = list(names), np.append(0.04, position), np.append(math.nan, velocity)
-        if fault == "nan":
-            values[4] = math.nan
-        elif fault == "infinite_velocity":
-            speeds[2] = math.inf
-        elif fault == "named_twice":
-            told[2] = told[1]
-        message = JointState(name=[told[i] for i in order])
-        message.position = array.array("d", values[order].tolist())
-        message.velocity = array.array("d", speeds[order].tolist())
-        if fault == "lengths":
-            message.velocity = message.velocity[:-1]
-        stamp = node.get_clock().now().nanoseconds
-        stamp += {"stamps_back": -(10**9), "stamps_ahead": 10**9}.get(fault, 0)
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
-        states.publish(message)
+ARM = Path(__file__).with_name("fault_injection") / "arm.py"
 
 
 # --------------------------------------------------------------------------------------------------- the operator
@@ -223,7 +88,7 @@ class Campaign:
         self.request = self.node.create_publisher(String, "arm/fault", 10)
         self.estop_request = self.node.create_publisher(Bool, "policy_node/estop_request", 10)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
-        self.start("arm", [sys.executable, str(Path(__file__).resolve()), "--arm"])
+        self.start("arm", [sys.executable, str(ARM)])
         options = {"bundle": self.bundle, "autostart": "true", "saturation_time": "0.4", "ramp_duration": "0.1"}
         parameters = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
         program = "from qgf_policy.start import main; main()"
@@ -496,10 +361,7 @@ def main() -> int:
     parser.add_argument("--only", help="names of faults, comma-separated: " + ", ".join(f.name for f in FAULTS))
     parser.add_argument("--seed", type=int, default=0, help="of the random times (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one flat JSON object")
-    parser.add_argument("--arm", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.arm:
-        arm()
     wanted = options.only.split(",") if options.only else [fault.name for fault in FAULTS]
     unknown = sorted(set(wanted) - {fault.name for fault in FAULTS})
     if unknown or options.repetitions < 1:
