@@ -41,9 +41,10 @@ class GymnasiumTask(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.name = gymnasium_id(name) or name
         try:
             self._env = gymnasium.make(self.name)
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise QgfError(f"{self.name}: {str(error).splitlines()[0]}") from error
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+            line = str(error).splitlines()[0].rstrip(".")
+            raise QgfError(f"{self.name}: needs a library that is not installed ({line}); install it") from error
+        except gymnasium.error.Error as error:
             line = str(error).splitlines()[0].rstrip(".")
             raise ConfigError("--task", self.name, line, "give a registered id, for example Pendulum-v1") from error
         if self._env.spec is None or self._env.spec.max_episode_steps is None:

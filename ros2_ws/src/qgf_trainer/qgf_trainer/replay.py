@@ -38,6 +38,7 @@ class ReplayBuffer:
             torch.zeros(capacity),
             torch.zeros(capacity, n_obs) if keeps_previous else None,
         )
+        self._rows = {name: field.numpy() for name, field in self._fields().items()}
 
     def _fields(self) -> dict[str, Tensor]:
         """What is stored, by name."""
@@ -55,14 +56,14 @@ class ReplayBuffer:
         """Store one transition; the oldest goes when the buffer is full. Without a previous observation its own stands
         for it."""
         i = self._next
-        self._data.observation[i] = torch.from_numpy(observation)
-        self._data.action[i] = torch.from_numpy(action)
-        self._data.reward[i] = reward
-        self._data.next_observation[i] = torch.from_numpy(next_observation)
-        self._data.terminal[i] = float(terminal)
-        if self._data.previous_observation is not None:
-            before = observation if previous_observation is None else previous_observation
-            self._data.previous_observation[i] = torch.from_numpy(before)
+        rows = self._rows  # numpy's view of the same memory writes a row in a fraction of the time
+        rows["observation"][i] = observation
+        rows["action"][i] = action
+        rows["reward"][i] = reward
+        rows["next_observation"][i] = next_observation
+        rows["terminal"][i] = terminal
+        if "previous_observation" in rows:
+            rows["previous_observation"][i] = observation if previous_observation is None else previous_observation
         self._next = (i + 1) % self.capacity
         self.size = min(self.size + 1, self.capacity)
 

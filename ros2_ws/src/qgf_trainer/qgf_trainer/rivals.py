@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -150,7 +151,7 @@ def hellinger(mean: Tensor, log_std: Tensor, other_mean: Tensor, other_log_std: 
     1 - prod_i sqrt(2 s t / (s^2 + t^2)) exp(-(m - o)^2 / (4 (s^2 + t^2))).
     """
     variances = (2.0 * log_std).exp() + (2.0 * other_log_std).exp()
-    logarithm = 0.5 * (0.6931471805599453 + log_std + other_log_std - variances.log())
+    logarithm = 0.5 * (math.log(2.0) + log_std + other_log_std - variances.log())
     return 1.0 - (logarithm - (mean - other_mean).square() / (4.0 * variances)).sum(-1).exp()
 
 

@@ -103,7 +103,8 @@ def test_an_episode_follows_from_its_seed_and_the_next_from_the_generator():
         ("QgfDiscrete-v0", "its actions are Discrete, not Box"),
         ("QgfUnbounded-v0", "no finite range"),
         ("gymnasium:Nowhere-v0", "Nowhere"),
-        ("gymnasium:no_such_module:X-v0", "no_such_module"),
+        ("gymnasium:no_such_module:X-v0", "No module named 'no_such_module'"),
+        ("HalfCheetah-v2", "not installed"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path, capsys, name, words):
