@@ -60,6 +60,8 @@ END
 
 Runs a node, as `ros2 run` does, also where there is no ros2. Without arguments it lists what can be run.
   ./qgf run qgf_sim sim_node --ros-args -p robot:=panda
+  ./qgf run qgf_sim sim_node --ros-args -p robot:=ur5e -p command_interface:=joint_trajectory -p perturb:=harsh
+Its faults are switched while it runs, here from the start: -p fault.delay_s:=0.05 -p fault.dropout:=0.1
 END
         train) cat <<'END'
 ./qgf train --robot panda --task reach --algo td3|td3-plain|sac|sac-plain --steps N --seed S --out DIR

@@ -78,6 +78,13 @@ class Drive:
     ) -> None:
         self.spec = actuator_of(spec) if isinstance(spec, DriveSpec) else spec
         self._kind, self._period, self._delay = kind, round(period * 1e9), round(self.spec.delay * 1e9)
+        actuator = self.spec
+        self._sticks = actuator.coulomb > 0.0 or actuator.viscous > 0.0
+        self._limited = math.isfinite(actuator.top_speed)
+        # Most drives have none of this, and the physics loop is hot.
+        self._ideal = kind == "effort" or not (
+            actuator.backlash > 0.0 or (kind == "velocity" and (actuator.gain != 1.0 or self._sticks or self._limited))
+        )
         self._blends: dict[int, float] = {}
         self._transitions: dict[int, NDArray[np.float64]] = {}
         self.reset(np.zeros(joints))
@@ -113,6 +120,8 @@ class Drive:
                 now = effect
             self._input = value
         self._advance(self._time - now)
+        if self._ideal:
+            return self._output
         return self._at_the_joint((self._period if period is None else period) * 1e-9)
 
     def _advance(self, duration: int) -> None:
@@ -134,21 +143,19 @@ class Drive:
 
     def _at_the_joint(self, period: float) -> Vector:
         spec, output = self.spec, self._output
-        if self._kind == "effort":
-            return output
         if self._kind == "velocity":
             if spec.gain != 1.0:
                 output = spec.gain * output
-            if spec.coulomb > 0.0 or spec.viscous > 0.0:
+            if self._sticks:
                 # The speed v at which the servo's torque k (u - v) meets the friction c sign(v) + d v; 0 below it.
                 driven = np.maximum(np.abs(output) - spec.coulomb / spec.stiffness, 0.0)
-                output = np.sign(output) * driven / (1.0 + spec.viscous / spec.stiffness)
-            if np.isfinite(spec.top_speed):
-                output = np.clip(output, -spec.top_speed, spec.top_speed)
+                output = np.copysign(driven / (1.0 + spec.viscous / spec.stiffness), output)
+            if self._limited:
+                output = np.minimum(np.maximum(output, -spec.top_speed), spec.top_speed)
         if spec.backlash > 0.0:
             self._motor = output if self._kind == "position" else self._motor + output * period
             before, half = self._joint, 0.5 * spec.backlash
-            self._joint = np.clip(before, self._motor - half, self._motor + half)
+            self._joint = np.minimum(np.maximum(before, self._motor - half), self._motor + half)
             output = self._joint if self._kind == "position" else (self._joint - before) / period
         return output
 

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from qgf_core.errors import ConfigError, RobotError
 from qgf_core.robot import CommandInterface, RobotSpec
-from qgf_sim.arm import PyBulletArm
 from qgf_sim.engine import Interface
-from qgf_sim.faults import FaultInjector
+from qgf_sim.engines import Engine, make_arm
+from qgf_sim.faults import FaultInjector, FaultSettings
+from qgf_sim.perturb import Perturbation, draw, load_perturbation
 from qgf_sim.reach import ReachConfig
+from qgf_sim.sensors import SensorSpec, StateSensor
 from qgf_sim.trajectory import TrajectoryFollower, TrajectoryPoint
 
 Vector = NDArray[np.float64]
@@ -52,7 +54,13 @@ class DoubleSettings:
     start_position: tuple[float, ...] = dataclasses.field(
         metadata=_described("Pose at the start and after ~/reset [rad], in the order and sign of the YAML's home."))
     seed: int = dataclasses.field(
-        metadata=_described("Seed of the sensor noise."))
+        metadata=_described("Seed of the sensor noise, of faults and of the perturbation."))
+    engine: Engine = dataclasses.field(
+        metadata=_described("Physics: pybullet or mujoco."))
+    perturb: str = dataclasses.field(
+        metadata=_described("How the arm differs from its description: a name in config/perturb or a YAML file, drawn "
+                            "once, by the seed; its dropout and state_delay become fault.dropout and fault.delay_s. "
+                            "Empty: not at all."))
 
     def __post_init__(self) -> None:
         for name in ("physics_rate", "state_rate"):
@@ -76,7 +84,7 @@ def default_settings(robot: RobotSpec, task: ReachConfig) -> dict[str, object]:
         physics_rate = robot.state_rate * math.ceil(physics_rate / robot.state_rate)
     return {"command_interface": robot.command_interface, "physics_rate": physics_rate, "state_rate": robot.state_rate,
             "command_timeout": 0.0, "position_noise": task.position_noise, "velocity_noise": task.velocity_noise,
-            "start_position": robot.home.tolist(), "seed": 0}
+            "start_position": robot.home.tolist(), "seed": 0, "engine": "pybullet", "perturb": ""}
 
 
 class JointSample(NamedTuple):
@@ -129,9 +137,17 @@ class RobotDouble:
             self._lower = -self._upper
         self._follower = TrajectoryFollower(robot.joint_names)
         self._random = np.random.default_rng(settings.seed)
-        self._arm = PyBulletArm(robot, settings.physics_rate, gui)
+        perturbation = load_perturbation(settings.perturb) if settings.perturb else Perturbation()
+        noise = SensorSpec(settings.position_noise, settings.velocity_noise)
+        drawn = draw(perturbation, robot, noise, np.random.default_rng([settings.seed, 1]))
+        self._arm = make_arm(settings.engine, robot, settings.physics_rate, gui, perturbation.payload is not None)
+        if settings.perturb:
+            self._arm.configure(drawn.actuator, drawn.physics)
+        # A late or lost message is the injector's matter; the control period's jitter is that of whoever controls.
+        self._sensor = StateSensor(dataclasses.replace(drawn.sensor, delay=0.0, dropout=0.0))
         self.joint_names = robot.joint_names + self._arm.other_joint_names
         self.faults = FaultInjector(self.joint_names, n, settings.seed)
+        self.faults.settings = FaultSettings(delay_s=drawn.sensor.delay, dropout=drawn.sensor.dropout)
         self.accepted = self.malformed = self.beyond_limits = self.ignored = 0
         self.timed_out = False
         self.reset()
@@ -139,6 +155,7 @@ class RobotDouble:
     def reset(self) -> None:
         """To the start pose, at rest, all commands forgotten. Counters, faults and the noise go on."""
         self._arm.reset(self._start)
+        self._sensor.reset()
         self._wait_at(self._start)
         self.timed_out = False
 
@@ -225,12 +242,13 @@ class RobotDouble:
     def read(self) -> tuple[JointSample, JointSample]:
         """The state as the sensors tell it, and as it is. Each call draws new noise; a gripper's joints carry none."""
         (position, velocity), (other_position, other_velocity) = self._arm.state(), self._arm.other_state()
-        signs, n = self.robot.signs, self._start.size
+        signs = self.robot.signs
         truth = JointSample(np.concatenate([signs * position, other_position]),
                             np.concatenate([signs * velocity, other_velocity]))
-        measured = JointSample(truth.position.copy(), truth.velocity.copy())
-        measured.position[:n] += self._random.normal(0.0, self.settings.position_noise, n)
-        measured.velocity[:n] += self._random.normal(0.0, self.settings.velocity_noise, n)
+        elapsed = 1.0 / self.settings.state_rate
+        told, speed = self._sensor.measure(position, velocity, elapsed, self._random)
+        measured = JointSample(np.concatenate([signs * told, other_position]),
+                               np.concatenate([signs * speed, other_velocity]))
         return measured, truth
 
     def close(self) -> None:

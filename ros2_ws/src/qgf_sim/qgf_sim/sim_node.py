@@ -112,13 +112,13 @@ class SimNode(Node):
 
     def _declare_faults(self) -> None:
         """The parameters fault.*, which take effect at the next joint state."""
-        healthy = FaultSettings()
+        initial = self.double.faults.settings
         for field in dataclasses.fields(FaultSettings):
             descriptor = ParameterDescriptor(description=field.metadata["description"])
             if field.metadata["upper"] is not None:
                 descriptor.floating_point_range = [
                     FloatingPointRange(from_value=0.0, to_value=field.metadata["upper"], step=0.0)]
-            self.declare_parameter(f"fault.{field.name}", getattr(healthy, field.name), descriptor)
+            self.declare_parameter(f"fault.{field.name}", getattr(initial, field.name), descriptor)
         self._set_faults(list(self.get_parameters([f"fault.{f.name}" for f in dataclasses.fields(FaultSettings)])))
         self.add_on_set_parameters_callback(self._check_faults)
         self.add_post_set_parameters_callback(self._set_faults)

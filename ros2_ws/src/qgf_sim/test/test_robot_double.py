@@ -54,7 +54,8 @@ def velocity(double: RobotDouble) -> np.ndarray:
 def test_defaults_are_the_robots_and_the_tasks():
     assert settings() == DoubleSettings(
         command_interface="velocity", physics_rate=200.0, state_rate=200.0, command_timeout=0.0, position_noise=0.002,
-        velocity_noise=0.02, start_position=(0.0, -0.3, 0.0, -2.2, 0.0, 2.0, 0.785), seed=0)
+        velocity_noise=0.02, start_position=(0.0, -0.3, 0.0, -2.2, 0.0, 2.0, 0.785), seed=0,
+        engine="pybullet", perturb="")
 
 
 @pytest.mark.parametrize(("state_rate", "physics_rate"),
@@ -73,6 +74,7 @@ def test_the_physics_is_as_fast_as_the_arms_state_rate_needs(state_rate, physics
     ({"seed": -1}, "seed: -1 must not be negative"),
     ({"command_interface": "torque"}, "command_interface: 'torque' is not known; choose one of: position, velocity, "
      "effort, joint_trajectory"),
+    ({"engine": "drake"}, "engine: 'drake' is not known; choose one of: pybullet, mujoco"),
     ({"start_position": [0.0, 0.0]}, "start_position: 2 values for 7 joints"),
     ({"start_position": [0.0, -0.3, 0.0, 0.5, 0.0, 2.0, 0.785]},
      r"outside the limits \[-3.0718, -0.0698\] rad of 'panda_joint4'"),
@@ -260,3 +262,22 @@ def test_a_closed_window_is_told_in_one_line(double):
     arm.close()
     with pytest.raises(RobotError, match="the physics is gone"):
         arm.step(0)
+
+
+@pytest.mark.parametrize("engine", ["pybullet", "mujoco"])
+def test_another_arm_than_the_described_one(double, engine, tmp_path):
+    path = tmp_path / "other.yaml"
+    path.write_text("gain: {fixed: 0.5}\npayload: {fixed: 2.0}\nposition_quantum: {fixed: 0.01}\n"
+                    "dropout: {fixed: 0.25}\nstate_delay: {fixed: 0.004}\ntime_constant: {uniform: [1.0, 3.0]}\n")
+    arms = [double(engine=engine, perturb=str(path), seed=seed) for seed in (1, 1, 2)]
+    logs = []
+    for arm in arms:
+        assert (arm.faults.settings.dropout, arm.faults.settings.delay_s) == (0.25, 0.004)
+        arm.accept([0.4] * 7, 0)
+        run(arm, 10)
+        logs.append(velocity(arm))
+        run(arm, 90, 10 * PERIOD)
+        assert velocity(arm) == pytest.approx(np.full(7, 0.2), rel=0.08)
+        told = arm.read()[0].position[:7] / 0.01
+        assert told == pytest.approx(np.round(told), abs=1e-9)
+    assert np.array_equal(logs[0], logs[1]) and not np.array_equal(logs[0], logs[2])

@@ -292,6 +292,15 @@ def test_a_protective_stop_and_an_inactive_controller(arm):
         assert np.abs(panda.velocity()).max() < 0.01
 
 
+def test_a_harsh_arm_on_the_second_engine(arm):
+    panda = arm(engine="mujoco", perturb="harsh")
+    panda.drive([0.5, 0, 0, 0, 0, 0, 0], 0.8)
+    assert panda.velocity()[0] == pytest.approx(0.5 * 0.8 - 0.5 / 50.0, rel=0.05)  # gain, then dry friction
+    values = panda.parameters("GetParameters", names=["fault.dropout", "fault.delay_s"]).values
+    assert [value.double_value for value in values] == [0.05, 0.0]
+    panda.ros.until(lambda: int(panda.latest("dropped_states")) > 5, what="lost states")
+
+
 def test_fault_parameters_tell_their_ranges_and_refuse_what_is_none(arm):
     panda = arm(**{"fault.noise": "0.0"})
     assert len({tuple(message.position) for message in panda.fresh_states(5)}) <= 5
@@ -361,6 +370,7 @@ def test_it_ends_cleanly_while_it_starts(start, delay):
     ("state_rate:=77", "sim_node: physics_rate: 200.0 Hz is no multiple of state_rate 77.0 Hz"),
     ("physics_rate:=fast", "sim_node: physics_rate: expected float, got 'fast'"),
     ("command_interface:=torque", "sim_node: command_interface: 'torque' is not known"),
+    ("perturb:=cruel", "config/perturb: unknown perturb 'cruel'; choose one of: harsh, train"),
     ("start_position:=[0.0,0.0]", "sim_node: start_position: 2 values for 7 joints"),
     ("seed", "failed to initialize rcl: Couldn't parse parameter override rule: '-p seed'"),
     ("robot:=panda --turbo", "unknown ROS arguments ['--turbo']"),

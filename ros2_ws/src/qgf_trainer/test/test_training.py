@@ -15,6 +15,8 @@ from safetensors.numpy import load_file
 
 from qgf_core.bundle import load_bundle
 from qgf_trainer.cli import evaluate_main, train_main
+from qgf_trainer.config import load_train_config
+from qgf_trainer.training import train
 
 SETTINGS = [
     "--override",
@@ -101,6 +103,30 @@ def test_bundle_evaluates_on_the_second_engine(finished, capsys):
     assert figures["return"] == pytest.approx(told[-1]["figures"]["return"], rel=0.1, abs=3.0)
 
 
+def test_bundle_evaluates_on_a_perturbed_arm(finished, capsys):
+    folder, _ = finished
+    assert evaluate_main([str(folder / "bundle.pt"), "--json", "--perturb", "harsh", "--episodes", "5"]) == 0
+    harsh = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert evaluate_main([str(folder / "bundle.pt"), "--json", "--episodes", "5"]) == 0
+    plain = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (harsh["perturb"], plain["perturb"]) == ("harsh", "")
+    assert abs(harsh["return"] - plain["return"]) > 0.1
+    assert evaluate_main([str(folder / "bundle.pt"), "--perturb", "cruel"]) == 2
+    assert "unknown perturb 'cruel'; choose one of: harsh, train" in capsys.readouterr().err
+
+
+def test_training_on_randomised_arms_differs_and_ends_on_the_robots_own():
+    settings = ["learner.hidden=[32, 32]", "warmup_steps=400", "checkpoint_steps=0"]
+    totals = []
+    for perturb in ("", "train"):
+        result = train(load_train_config("reach", settings, steps=600, perturb=perturb))
+        _, info = result.env.reset(seed=1)
+        assert info["perturbation"] == {}
+        result.env.close()
+        totals.append(next(result.agent.actor.parameters()).detach().numpy().copy())
+    assert not np.array_equal(*totals)
+
+
 def test_sigkill_and_resume_gives_the_same_result(finished, tmp_path):
     whole, _ = finished
     folder = tmp_path / "killed"
@@ -173,6 +199,7 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
         (["--steps", "-5"], "steps -5 must be at least 1"),
         (["--override", "learner.gama=0.9"], "learner.gama: unknown key"),
         (["--override", "field.form=magic"], "'magic' is not known"),
+        (["--override", "perturb=cruel"], "unknown perturb 'cruel'"),
         (["--override", "seed"], "not of the form key=value"),
         (["--task", "dance"], "--task: dance: unknown task"),
     ],

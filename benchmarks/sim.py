@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of the physics engine's own speed the environment leaves, on one core.
+
+    ./qgf bench sim [--robot NAME ...] [--perturb train] [--seconds S] [--json]
+
+Per robot, in the same run and by turns: `bare`, the engine's stepSimulation and nothing else, as many physics steps to
+a control step as the task has; and the environment with limiter, observation, sensor and actuator models and a new
+randomised arm in each episode; both by processor time. `two_processes`: speed of two environments in two processes by
+that of one, by the clock on the wall, so that it means something only on a machine with two free cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pybullet
+
+from qgf_core.errors import QgfError
+from qgf_sim.arm import PyBulletArm
+from qgf_sim.env import ReachEnv
+from qgf_sim.perturb import load_perturbation
+
+_ROUNDS = 5
+
+
+def rate(work: Callable[[int], None], seconds: float, clock: Callable[[], float] = time.process_time) -> float:
+    """Control steps of `work(steps)` per second of `clock`: by default of this core's time, whoever else is at work."""
+    done, began = 0, clock()
+    while clock() - began < seconds:
+        work(50)
+        done += 50
+    return done / (clock() - began)
+
+
+class Bare:
+    """The same arm at the same settings, stepped by the engine alone."""
+
+    def __init__(self, env: ReachEnv) -> None:
+        self._arm = PyBulletArm(env.robot, env.config.physics_rate, payload=True)
+        self._substeps = env.config.substeps
+        self._arm.step(0.3 * env.robot.policy_velocity)
+
+    def __call__(self, steps: int) -> None:
+        """Make so many control steps."""
+        client = self._arm._client
+        for _ in range(steps * self._substeps):
+            pybullet.stepSimulation(physicsClientId=client)
+
+
+class Complete:
+    """The environment with random held actions, episode after episode."""
+
+    def __init__(self, robot: str, perturb: str) -> None:
+        self.env = ReachEnv(robot, perturbation=load_perturbation(perturb) if perturb else None)
+        self.env.reset(seed=0)
+        self._random, self._step = np.random.default_rng(0), 0
+        self._action = np.zeros(len(self.env.robot.joints), np.float32)
+
+    def __call__(self, steps: int) -> None:
+        """Make so many control steps."""
+        for _ in range(steps):
+            if self._step % 10 == 0:
+                self._action = self._random.uniform(-1, 1, self._action.shape).astype(np.float32)
+            self._step += 1
+            if self.env.step(self._action)[3]:
+                self.env.reset()
+
+
+def _child(robot: str, perturb: str, seconds: float) -> float:
+    return rate(Complete(robot, perturb), seconds, time.perf_counter)
+
+
+def measure(robot: str, perturb: str, seconds: float) -> dict[str, float]:
+    """Flat figures of one robot; medians over rounds."""
+    complete = Complete(robot, perturb)
+    bare = Bare(complete.env)
+    pairs = [(rate(bare, seconds / _ROUNDS), rate(complete, seconds / _ROUNDS)) for _ in range(_ROUNDS)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        alone = pool.apply(_child, (robot, perturb, seconds))
+        both = sum(pool.starmap(_child, [(robot, perturb, seconds)] * 2))
+    return {
+        f"{robot}.bare_steps_per_s": statistics.median(a for a, _ in pairs),
+        f"{robot}.steps_per_s": statistics.median(b for _, b in pairs),
+        f"{robot}.share_of_bare": statistics.median(b / a for a, b in pairs),
+        f"{robot}.two_processes": both / alone,
+    }
+
+
+def main() -> int:
+    """Run the benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="qgf bench sim", description=__doc__.splitlines()[0])
+    parser.add_argument("--robot", nargs="+", default=["panda", "iiwa", "ur5e"], metavar="NAME",
+                        help="names in config/robots (default: panda iiwa ur5e)")
+    parser.add_argument("--perturb", default="train", help="name in config/perturb; '' for none (default: train)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per figure (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    figures: dict[str, float] = {}
+    try:
+        for robot in options.robot:
+            figures |= measure(robot, options.perturb, options.seconds)
+    except QgfError as error:
+        print(f"qgf: error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:>24}  {value:.4g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
