@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,9 @@ def test_it_refuses_what_it_does_not_implement(double_backward):
 def test_flat_json():
     command = [sys.executable, str(BENCHMARKS / "update.py"), "--only", "td3.pendulum.256", "--json"]
     command += ["--rounds", "2", "--seconds", "0.5"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    paths = [str(BENCHMARKS.parent / "ros2_ws/src" / name) for name in ("qgf_core", "qgf_sim", "qgf_trainer")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
     flat = json.loads(done.stdout)
     series = ["reference", "reference_plain", "plain", "same_maths", "default", "sb3_plain"]
     keys = [f"{name}_updates_per_s" for name in series] + ["same_maths_ratio", "default_ratio", "overhead"]
@@ -102,5 +105,6 @@ def test_flat_json():
     assert set(flat) == set(parts)
     assert all(value > 0 for value in flat.values())
     assert done.stderr.count("every 1, rows 0") == 2 and done.stderr.count("TD loss alone") == 3
-    wrong = subprocess.run([*command[:2], "--only", "td3.arm.25"], capture_output=True, text=True, timeout=60)
+    command = [*command[:2], "--only", "td3.arm.25"]
+    wrong = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert wrong.returncode == 2 and "choose one of" in wrong.stderr
