@@ -17,6 +17,7 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf train  --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/mine
   ./qgf evaluate runs/mine/bundle.pt --episodes 20 --json
   ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true
+  ./qgf geometry runs/mine --plot field.png
   ./qgf bench NAME              a benchmark of benchmarks/
 
   ./qgf setup                   makes or updates the environment: .venv and the built workspace
@@ -74,6 +75,14 @@ Runs a bundle in simulation on fixed goals and prints success, return and every 
 
 END
             parser_help qgf_trainer.cli evaluate ;;
+        geometry) cat <<'END'
+./qgf geometry FOLDER_OR_CHECKPOINT... --plot FILE --json
+
+Measures the critics of reach runs, exactly: how fast the action gradient turns with the state and how sharp the optimum
+is. With --plot it draws the field of all runs over the plane in which the first one turns most.
+
+END
+            parser_help qgf_trainer.geometry_cli ;;
         demo) cat <<'END'
 ./qgf demo [--steps N] [--robot NAME] [--seed S] [--keep-running] [--gui]
 
@@ -199,6 +208,11 @@ command_train() {
 command_evaluate() {
     prepare "$@"
     exec "$VENV/bin/python" -m qgf_trainer.cli evaluate "${REST[@]}"
+}
+
+command_geometry() {
+    prepare "$@"
+    exec "$VENV/bin/python" -m qgf_trainer.geometry_cli "${REST[@]}"
 }
 
 command_demo() {

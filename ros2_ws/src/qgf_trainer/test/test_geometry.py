@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Geometry of a critic: a quadratic one by hand, numeric Hessians of small nets, and the command on a real run."""
 
+import json
 import math
 
 import pytest
 import torch
 
+from qgf_trainer.cli import train_main
 from qgf_trainer.geometry import Trajectory, derivatives, field_on, measure, policy_slope, worst_slice
+from qgf_trainer.geometry_cli import load_subject, main, visit
 from qgf_trainer.networks import Actor, TwinCritic
 
 H_AA = torch.tensor([[-2.0, 0.0], [0.0, -6.0]], dtype=torch.float64)
@@ -106,3 +109,28 @@ def test_plane_goes_through_the_pair_that_turns_most():
     expected = -6 * actions[None, :] + 4 * states[:, None]  # row 1 of H_aa a + H_as s
     assert torch.allclose(gradient, expected)
     assert actions.tolist() == pytest.approx([-1, -0.5, 0, 0.5, 1])
+
+
+def test_command_on_a_run(tmp_path, capsys):
+    folder = tmp_path / "short"
+    settings = ["--override", "learner.hidden=[16, 16]", "--override", "warmup_steps=300", "--progress", "none"]
+    assert train_main(["--algo", "td3-plain", "--steps", "600", "--out", str(folder), *settings]) == 0
+    capsys.readouterr()
+    picture = tmp_path / "field.png"
+    both = [str(folder), str(folder / "checkpoint.safetensors")]
+    assert main([*both, "--episodes", "1", "--json", "--plot", str(picture)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    first, second = told["runs"].values()
+    assert first == second and first["points"] == 150
+    assert picture.read_bytes().startswith(b"\x89PNG") and len(picture.read_bytes()) > 20_000
+    # A second way: the critic out of the file, in raw observations, against what the command found.
+    subject = load_subject(folder)
+    trajectory = visit(subject, 1)[0]
+    step = derivatives(subject.value, trajectory.observation, trajectory.action)
+    assert first["mixed_sup"] == pytest.approx(float(torch.linalg.svdvals(step.mixed)[:, 0].max()), rel=1e-9)
+    assert torch.allclose(subject.policy(trajectory.observation), trajectory.action, atol=1e-6)
+
+    assert main([str(tmp_path / "nothing")]) == 2
+    assert "nothing" in capsys.readouterr().err
+    assert main([str(folder), "--plot", str(tmp_path / "field.txt")]) == 2
+    assert ".png" in capsys.readouterr().err
