@@ -18,6 +18,7 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf evaluate runs/mine/bundle.pt --episodes 20 --json
   ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true
   ./qgf geometry runs/mine --plot field.png
+  ./qgf compare --tasks reach --methods td3-plain td3 --seeds 3 --out runs/grid
   ./qgf bench NAME              a benchmark of benchmarks/
 
   ./qgf setup                   makes or updates the environment: .venv and the built workspace
@@ -83,6 +84,14 @@ is. With --plot it draws the field of all runs over the plane in which the first
 
 END
             parser_help qgf_trainer.geometry_cli ;;
+        compare) cat <<'END'
+./qgf compare --tasks [ROBOT:]TASK... --methods NAME... --seeds N --out DIR
+
+Trains every method on every task with every seed in processes side by side, and compares them: tables and plots with
+interquartile means and bootstrap intervals. The same command goes on where it was interrupted.
+
+END
+            parser_help qgf_trainer.comparison_cli ;;
         demo) cat <<'END'
 ./qgf demo [--steps N] [--robot NAME] [--seed S] [--keep-running] [--gui]
 
@@ -213,6 +222,11 @@ command_evaluate() {
 command_geometry() {
     prepare "$@"
     exec "$VENV/bin/python" -m qgf_trainer.geometry_cli "${REST[@]}"
+}
+
+command_compare() {
+    prepare "$@"
+    exec "$VENV/bin/python" -m qgf_trainer.comparison_cli "${REST[@]}"
 }
 
 command_demo() {
