@@ -185,8 +185,8 @@ def write_tables(root: Path, outcomes: Sequence[Outcome]) -> None:
 def markdown(table: Mapping[tuple[str, str], Mapping[str, Interval]], outcomes: Sequence[Outcome]) -> str:
     """The table for people."""
     lines = [
-        "Interquartile mean over the seeds, with the 95% interval of a bootstrap stratified by task. Runs: with a result,",
-        "of those asked for.",
+        "Interquartile mean over the seeds, with the 95% interval of a bootstrap stratified by task.",
+        "Runs: with a result, of those asked for.",
     ]
     for task in dict.fromkeys(task for task, _ in table):
         columns = RATIOS if task == "all" else FIGURES
