@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from qgf_trainer.networks import TwinCritic
 
@@ -40,6 +41,35 @@ class _Field(NamedTuple):
     second_derivative: Tensor  # (2, B): v^T H_aa v at s
 
 
+class _SiLU(torch.autograd.Function):
+    """f(z), f'(z) and, of the first rows, f''(z), with the backward pass written out: autograd would keep and walk
+    every intermediate array, and the time goes into memory traffic."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        gate, closed = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - gate would lose all digits at large z
+        skew, both = closed - gate, gate * closed
+        slope = torch.addcmul(gate, both, z)  # f' = gate (1 + z closed)
+        bend = torch.mul(z, skew).add_(2.0).mul_(both)  # f'' = gate closed (2 + z (closed - gate))
+        ctx.save_for_backward(slope, bend, z[:, :rows], skew[:, :rows], both[:, :rows])
+        ctx.set_materialize_grads(False)
+        return gate.mul_(z), slope, bend[:, :rows].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, for_value: Tensor | None, for_slope: Tensor | None, for_bend: Tensor | None
+    ) -> tuple[Tensor, None]:
+        slope, bend, z, skew, both = ctx.saved_tensors
+        total = torch.zeros_like(slope) if for_value is None else for_value * slope
+        if for_slope is not None:
+            total.addcmul_(for_slope, bend)
+        if for_bend is not None:  # f''' = gate closed ((closed - gate)(3 + z (closed - gate)) - 2 z gate closed)
+            third = torch.mul(z, skew).add_(3.0).mul_(skew).addcmul_(z, both, value=-2.0).mul_(both)
+            total[:, : z.shape[1]].addcmul_(for_bend, third)
+        return total, None
+
+
 def _field(
     critic: TwinCritic,
     observation: Tensor,
@@ -56,11 +86,7 @@ def _field(
     slopes, bends = [], []
     for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
         z = torch.baddbmm(bias, h, weight)
-        gate, closed = torch.sigmoid(z), torch.sigmoid(-z)  # 1 - gate would lose all digits at large z
-        h = z * gate
-        slope = gate * (1 + z * closed)  # f'
-        at_s, gate_s, closed_s = z[:, :batch], gate[:, :batch], closed[:, :batch]
-        bend = gate_s * closed_s * (2 + at_s * (closed_s - gate_s))  # f''
+        h, slope, bend = _SiLU.apply(z, batch)
         if layer > 0:
             tangent = tangent @ weight
         slopes.append(slope)
