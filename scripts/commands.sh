@@ -18,6 +18,8 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf evaluate runs/mine/bundle.pt --episodes 20 --json
   ./qgf preflight runs/mine/bundle.pt     checks a bundle and the live arm; commands nothing
   ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true
+  ./qgf geometry runs/mine --plot field.png
+  ./qgf compare --tasks reach --methods td3-plain td3 --seeds 3 --out runs/grid
   ./qgf bench NAME              a benchmark of benchmarks/
 
   ./qgf setup                   makes or updates the environment: .venv and the built workspace
@@ -86,6 +88,22 @@ Checks a bundle, and listens to the live arm, before a policy may move it: a che
 
 END
             parser_help qgf_policy.preflight_node ;;
+        geometry) cat <<'END'
+./qgf geometry FOLDER_OR_CHECKPOINT... --plot FILE --json
+
+Measures the critics of reach runs, exactly: how fast the action gradient turns with the state and how sharp the optimum
+is. With --plot it draws the field of all runs over the plane in which the first one turns most.
+
+END
+            parser_help qgf_trainer.geometry_cli ;;
+        compare) cat <<'END'
+./qgf compare --tasks [ROBOT:]TASK... --methods NAME... --seeds N --out DIR
+
+Trains every method on every task with every seed in processes side by side, and compares them: tables and plots with
+interquartile means and bootstrap intervals. The same command goes on where it was interrupted.
+
+END
+            parser_help qgf_trainer.comparison_cli ;;
         demo) cat <<'END'
 ./qgf demo [--steps N] [--robot NAME] [--seed S] [--keep-running] [--gui]
 
@@ -216,6 +234,16 @@ command_evaluate() {
 command_preflight() {
     prepare "$@"
     exec "$VENV/bin/python" -m qgf_policy.preflight_node "${REST[@]}"
+}
+
+command_geometry() {
+    prepare "$@"
+    exec "$VENV/bin/python" -m qgf_trainer.geometry_cli "${REST[@]}"
+}
+
+command_compare() {
+    prepare "$@"
+    exec "$VENV/bin/python" -m qgf_trainer.comparison_cli "${REST[@]}"
 }
 
 command_demo() {

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of updates compares like with like: its double backward computes the loss and gradients of ours."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from qgf_trainer.networks import TwinCritic
+from qgf_trainer.q_gradient_field import FieldConfig, paper_form, q_gradient_field_losses
+from qgf_trainer.replay import Batch
+from qgf_trainer.td3 import TD3Config
+
+BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
+
+
+@pytest.fixture
+def double_backward(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from double_backward.td3 import DoubleBackwardTD3
+
+    return DoubleBackwardTD3
+
+
+def test_its_loss_and_gradients_are_ours(double_backward):
+    torch.manual_seed(0)
+    field = paper_form(FieldConfig())
+    agent = double_backward(6, 2, TD3Config(hidden=(24, 16), gamma=0.9), field, 0)
+    for module in (agent.actor_target, agent.critics, agent.critic_targets):
+        module.double()
+    with torch.no_grad():
+        for parameter in agent.critic_targets.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))  # so that a target mixed up with its critic is seen
+    batch = Batch(
+        *(
+            x.double()
+            for x in (
+                torch.randn(32, 6),
+                torch.rand(32, 2) * 2 - 1,
+                torch.randn(32),
+                torch.randn(32, 6),
+                (torch.rand(32) < 0.3).float(),
+            )
+        )
+    )
+    target_noise, noise = 0.1 * torch.randn(32, 2).double(), 0.01 * torch.randn(32, 6).double()
+    probe = torch.randn(32, 2).sign().double()
+    theirs = agent.critic_loss(batch, target_noise, noise, probe)
+    theirs.backward()
+
+    critic, target = TwinCritic(6, 2, (24, 16)).double(), TwinCritic(6, 2, (24, 16)).double()
+    for ours, modules in ((critic, agent.critics), (target, agent.critic_targets)):
+        layers = [[m for m in module if isinstance(m, torch.nn.Linear)] for module in modules]
+        with torch.no_grad():
+            for index in range(3):
+                ours.weights[index].copy_(torch.stack([pair[index].weight.T for pair in layers]))
+                ours.biases[index].copy_(torch.stack([pair[index].bias[None] for pair in layers]))
+    with torch.no_grad():
+        next_action = (agent.actor_target(batch.next_observation) + target_noise).clamp(-1, 1)
+        value = target(batch.next_observation, next_action).min(0).values
+        goal = batch.reward + 0.9 * (1 - batch.terminal) * value
+    terms = q_gradient_field_losses(
+        critic,
+        batch.observation,
+        batch.action,
+        batch.next_observation,
+        state_noise=noise,
+        probe=probe,
+        curvature_margin=1.0,
+    )
+    td = (critic(batch.observation, batch.action) - goal).square().mean(1).sum()
+    loss = td + 2.0 * terms.mixed_partial + 0.005 * terms.field_consistency + 2.0 * terms.curvature
+    loss.backward()
+    assert float(theirs.detach()) == pytest.approx(float(loss.detach()), rel=1e-12)
+    for number, module in enumerate(agent.critics):
+        linear = [m for m in module if isinstance(m, torch.nn.Linear)]
+        for layer, weight, bias in zip(linear, critic.weights, critic.biases, strict=True):
+            assert torch.allclose(layer.weight.grad.T, weight.grad[number], rtol=1e-9, atol=1e-13)
+            gradient = torch.zeros_like(bias) if bias.grad is None else bias.grad
+            assert torch.allclose(layer.bias.grad, gradient[number, 0], rtol=1e-9, atol=1e-13)
+
+
+def test_it_refuses_what_it_does_not_implement(double_backward):
+    with pytest.raises(ValueError, match="published form"):
+        double_backward(6, 2, TD3Config(), FieldConfig(), 0)
+    with pytest.raises(ValueError, match="published form"):
+        double_backward(6, 2, TD3Config(), FieldConfig(form="paper", every=4, rows=0), 0)
+
+
+def test_flat_json():
+    command = [sys.executable, str(BENCHMARKS / "update.py"), "--only", "td3.pendulum.256", "--json"]
+    command += ["--rounds", "2", "--seconds", "0.5"]
+    paths = [str(BENCHMARKS.parent / "ros2_ws/src" / name) for name in ("qgf_core", "qgf_sim", "qgf_trainer")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
+    flat = json.loads(done.stdout)
+    series = ["reference", "reference_plain", "plain", "same_maths", "default", "sb3_plain"]
+    keys = [f"{name}_updates_per_s" for name in series] + ["same_maths_ratio", "default_ratio", "overhead"]
+    parts = (f"td3.pendulum.256.{key}{end}" for key, end in itertools.product(keys, ("", ".min", ".max")))
+    assert set(flat) == set(parts)
+    assert all(value > 0 for value in flat.values())
+    assert done.stderr.count("every 1, rows 0") == 2 and done.stderr.count("TD loss alone") == 3
+    command = [*command[:2], "--only", "td3.arm.25"]
+    wrong = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert wrong.returncode == 2 and "choose one of" in wrong.stderr
