@@ -136,7 +136,7 @@ def _run_training(options: argparse.Namespace) -> int:
     task = options.task and (gymnasium_id(options.task) if not is_arm_task(options.task) else options.task)
     config = with_form(
         load_train_config(
-            options.config or settings_of(options.task or "reach"),
+            options.config or settings_of(options.task or "reach", options.algo),
             overrides,
             robot=options.robot or None,
             task=task,

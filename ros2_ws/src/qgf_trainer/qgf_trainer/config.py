@@ -153,14 +153,16 @@ def is_arm_task(task: str) -> bool:
     return task.endswith((".yaml", ".yml")) or (config_root() / "tasks" / f"{task}.yaml").is_file()
 
 
-def settings_of(task: str) -> str:
-    """Name in config/train of a task's settings.
+def settings_of(task: str, algorithm: str = "td3") -> str:
+    """Name in config/train of a task's settings; of SAC's own, <name>_sac, where there are such.
 
     :raises ConfigError: it is neither a task of config/tasks nor known to Gymnasium.
     """
     folder = config_root() / "train"
     if is_arm_task(task):
-        return task if (folder / f"{task}.yaml").is_file() else "reach"
+        stem = task if (folder / f"{task}.yaml").is_file() else "reach"
+        own = f"{stem}_sac"
+        return own if algorithm.startswith("sac") and (folder / f"{own}.yaml").is_file() else stem
     name = gymnasium_id(task)
     if name is None:
         known = ", ".join(sorted(p.stem for p in (config_root() / "tasks").glob("*.yaml")))

@@ -126,6 +126,8 @@ def test_an_arm_and_a_gymnasium_task_do_not_mix(tmp_path, capsys):
 def test_settings_are_found_by_task():
     found = [settings_of(task) for task in ("reach", "Pendulum-v1", "gymnasium:Ant-v5", "MountainCarContinuous-v0")]
     assert found == ["reach", "pendulum", "ant", "gymnasium"]
+    assert [settings_of(task, "sac-plain") for task in ("reach", "Pendulum-v1")] == ["reach_sac", "pendulum"]
+    assert load_train_config("reach_sac").field.smoothness < load_train_config("reach").field.smoothness
     with pytest.raises(QgfError, match="unknown task"):
         settings_of("dance")
 
