@@ -61,9 +61,12 @@ class _SiLU(torch.autograd.Function):
         ctx: Any, for_value: Tensor | None, for_slope: Tensor | None, for_bend: Tensor | None
     ) -> tuple[Tensor, None]:
         slope, bend, z, skew, both = ctx.saved_tensors
-        total = torch.zeros_like(slope) if for_value is None else for_value * slope
-        if for_slope is not None:
-            total.addcmul_(for_slope, bend)
+        if for_value is None:  # the last layer's, of which Q itself is not asked for
+            total = torch.zeros_like(slope) if for_slope is None else for_slope * bend
+        else:
+            total = for_value * slope
+            if for_slope is not None:
+                total.addcmul_(for_slope, bend)
         if for_bend is not None:  # f''' = gate closed ((closed - gate)(3 + z (closed - gate)) - 2 z gate closed)
             third = torch.mul(z, skew).add_(3.0).mul_(skew).addcmul_(z, both, value=-2.0).mul_(both)
             total[:, : z.shape[1]].addcmul_(for_bend, third)
