@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Updates per second of the learners, one thread, against the straightforward double backward and Stable-Baselines3.
 
-    ./qgf bench update [--only td3.arm.256] [--rounds 7] [--seconds 3] [--json]
+    ./qgf bench update [--only td3.arm.256] [--rounds 15] [--seconds 1.2] [--json]
 
 All paths take turns within each round, so that a busy machine slows all alike; ratios are medians over the rounds of
 the ratio within a round. Per learner, size (pendulum 3/1, arm 24/7, ant 105/8) and net (256: 256x256, 400: 400x300):
@@ -171,8 +171,8 @@ def main() -> int:
     )
     names = [".".join(parts) for parts in itertools.product(LEARNERS, SIZES, NETS)]
     parser.add_argument("--only", metavar="PREFIX", default="", help=f"one of {', '.join(names)}, or its beginning")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds in which every path has its turn (default: 7)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time of a round [s], shared evenly (default: 3)")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds in which every path has its turn (default: 15)")
+    parser.add_argument("--seconds", type=float, default=1.2, help="time of a round [s], shared evenly (default: 1.2)")
     parser.add_argument("--json", action="store_true", help="print one flat JSON object; settings go to stderr")
     options = parser.parse_args()
     chosen = [name for name in names if f"{name}.".startswith(f"{options.only.rstrip('.')}." if options.only else "")]
