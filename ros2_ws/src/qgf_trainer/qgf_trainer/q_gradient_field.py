@@ -202,6 +202,7 @@ class FieldStabiliser:
             observation, action, next_observation = (x[: config.rows] for x in (observation, action, next_observation))
         noise = torch.randn(observation.shape, generator=self.generator, dtype=observation.dtype)
         probe = torch.randint(0, 2, action.shape, generator=self.generator).to(action.dtype).mul_(2).sub_(1)
+        noise, probe = noise.to(observation.device), probe.to(action.device)  # the generator is the processor's
         if config.form == "paper":
             field = _field(critic, observation, action, next_observation, config.noise * noise, probe)
             losses = _losses(field, config.margin)
