@@ -338,7 +338,7 @@ FAULTS = (
     Fault("named_twice", "hold", 0.03, "twice"),
     Fault("lengths", "hold", 0.03, "8 names, 8 positions, 7 velocities"),
     Fault("permute", "none", 0.4),
-    Fault("protective_stop", "end", 1.0, "from where its commands should have brought it", lasts=1.5),
+    Fault("protective_stop", "end", 1.5, "from where its commands should have brought it", lasts=2.0),
     Fault("non_finite_action", "hold", 0.05, "output is not finite", inject=goal_at(1.1)),
     Fault("saturated_action", "end", 0.55, "for full speed", lasts=0.5, inject=goal_at(0.85)),
     Fault("non_finite_goal", "refuse", 0.2, "not three finite numbers", inject=goal_at(math.nan)),

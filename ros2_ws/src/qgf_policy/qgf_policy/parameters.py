@@ -128,7 +128,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "tracking_limit",
-        0.15,
+        0.3,
         "A joint further than this from where its commands should have brought it [rad] ends the activation: a "
         "protective stop, an inactive controller, something in the way. 0: not judged.",
         0.0,

@@ -20,7 +20,7 @@ from qgf_core.robot import Box, RobotSpec
 
 Vector = NDArray[np.float64]
 
-FORGETTING_TIME = 0.5
+FORGETTING_TIME = 1.0
 """A velocity-controlled arm drifts from the sum of its commands; that sum forgets with this time constant [s]."""
 FULL = 0.995
 """An action of at least this size counts as saturated."""

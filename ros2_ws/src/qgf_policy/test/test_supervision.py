@@ -36,7 +36,7 @@ def test_an_arm_that_stands_still_shows_its_speed_times_the_forgetting_time():
     h, v = 0.01, 0.4
     tracking = Tracking(drive(0.0, 0.0), h, forgetting=True)
     tracking.reset(np.zeros(7))
-    for _ in range(2000):
+    for _ in range(3000):
         tracking.command(np.full(7, v), np.zeros(7))
     assert np.abs(tracking.error(np.zeros(7))) == pytest.approx(np.full(7, v * FORGETTING_TIME), rel=0.03)
 
@@ -68,8 +68,8 @@ def test_an_arm_that_stops_following_is_brought_to_rest_and_wants_a_new_activati
     assert status.mode == Mode.INACTIVE and not r.runner.commanding
     assert "rad from where its commands should have brought it" in status.fault and "activate again" in status.fault
     assert status.counters.faults_tracking_error == 1
-    # 0.6 x 1.2 rad/s: beyond 0.15 rad after some 0.3 s, then the halt and a tenth of a second of repetitions.
-    assert 0.15 < len(commands) * 0.01 < 0.9
+    # 0.6 x 1.2 .. 1.5 rad/s: beyond 0.3 rad after 0.4 to 0.6 s, then the halt and a tenth of a second of repetitions.
+    assert 0.3 < len(commands) * 0.01 < 1.2
     if interface == "velocity":
         assert not np.any(commands[-1]) and np.abs(commands[0]).max() > 0.5
     assert r.step()[0] is None, "nothing more is commanded"
