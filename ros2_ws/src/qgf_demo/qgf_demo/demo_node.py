@@ -16,11 +16,14 @@ from pathlib import Path
 
 import rclpy
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
 
 from qgf_core.errors import QgfError
 from qgf_demo.session import Plan, Session, read_plan
@@ -66,6 +69,8 @@ class DemoNode(Node):
         self.plan, self.session, self._stop = plan, Session(plan), stop
         self._mode, self._fault, self._rejected = None, "", 0
         self._goals = self.create_publisher(PoseStamped, "policy_node/goal", 10)
+        self._change_state = self.create_client(ChangeState, "policy_node/change_state")
+        self._reset_arm = self.create_client(Trigger, "sim_node/reset")
         deep = QoSProfile(depth=2000)
         self._inputs = [
             (self.create_subscription(kind, topic, take, deep), take)
@@ -162,6 +167,8 @@ class DemoNode(Node):
         told = 0
         while not self.session.finished:
             if self.session.goal_is_due:
+                if not self._begin_episode():
+                    return False
                 self._send_next_goal()
             if not self._wait(self._moved_on, self.plan.goal_timeout, self._no_progress):
                 return False
@@ -169,6 +176,29 @@ class DemoNode(Node):
                 told = self.session.done // 10
                 tell("progress", done=self.session.done, goal=len(self.session.sent))
         return True
+
+    def _begin_episode(self):
+        """Every episode begins at home, as in training: the policy is deactivated, the arm put back, and the policy
+        activated from there. :returns: False when asked to stop."""
+        if not self.session.sent:
+            return True  # the arm has not moved yet
+        self._ask(self._change_state, ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))
+        self._ask(self._reset_arm, Trigger.Request())
+        self._mode = None
+        self._ask(self._change_state, ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
+        return self._wait(
+            lambda: self._mode in READY_MODES,
+            self.plan.goal_timeout,
+            lambda: f"policy_node does not become active again: {self._fault or 'it tells no fault'}; see its log",
+        )
+
+    def _ask(self, client, request):
+        """:raises QgfError: no answer in time, or a refusal."""
+        future = client.call_async(request)
+        rclpy.spin_until_future_complete(self, future, timeout_sec=self.plan.goal_timeout)
+        if not future.done() or not future.result().success:
+            answer = "refuses" if future.done() else "does not answer"
+            raise QgfError(f"{client.srv_name} {answer}: {self._fault or 'no fault is told'}; see the nodes' logs")
 
     def _send_next_goal(self):
         stamp, rejected = self.get_clock().now().nanoseconds, self._rejected

@@ -150,7 +150,7 @@ def judge_timing(stamp: NDArray[np.int64], sequence: NDArray[np.int64], period: 
     return {
         "late10": float((late + np.sum(deadlines - 1)) / np.sum(deadlines)),
         "skipped": float(np.sum(deadlines - 1)),
-        "lost": float(np.sum(np.diff(sequence) - 1)),
+        "lost": float(np.sum(np.maximum(np.diff(sequence) - 1, 0))),  # it begins anew with each activation
         "overruns": float(jitter.overruns),
         "period_jitter_rms_ms": 1e3 * jitter.rms,
         "period_jitter_p99_ms": 1e3 * jitter.p99,

@@ -67,8 +67,9 @@ class LiveRun:
                 "command_interface": "velocity",
                 "control_rate": 0.0,
                 "autostart": True,
-                # Two policies are compared to their end; the plain one chatters a joint into its torque limit, which the
-                # node would else take for an arm that does not follow, and end.
+                # As in training the limiter alone stands between policy and arm. Both are compared to their end: the
+                # plain one chatters joints into their torque limits, which the node would else end.
+                "ramp_duration": 0.0,
                 "tracking_limit": 0.0,
                 "saturation_time": 0.0,
             },
