@@ -187,8 +187,9 @@ def test_a_swap_blends_between_both_policies_without_a_jump(rig):
     assert np.all(np.abs(np.diff(seen, axis=0)) / 0.01 <= PANDA.acceleration_limit * (1 + 1e-6))
     # At its steepest a minimum-jerk blend changes by 1.875 / T.
     assert np.abs(np.diff(seen, axis=0)).max() <= 1.05 * 1.875 / 0.2 * 0.01 * 0.75 * scale.max()
-    assert len(r.policy.observations) == len(new.observations) + 60 - 10 or len(r.policy.observations) > 60
+    # 60 periods alone, then those of the blend at 0, 10 .. 190 ms, and the one at 200 ms in which it ends.
     asked = len(r.policy.observations)
+    assert asked == 60 + 21 and len(new.observations) == 30
     r.run(5)
     assert len(r.policy.observations) == asked, "the old one is asked no more"
 
