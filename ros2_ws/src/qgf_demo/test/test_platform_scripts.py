@@ -46,7 +46,7 @@ def bash(machine: Path, script: str, **variables: str) -> subprocess.CompletedPr
     """Runs ``script`` with every part of ./qgf sourced, on the made-up machine."""
     preamble = (
         f"set -euo pipefail; ROOT='{machine}' ASSUME_YES='' TORCH_INDEX=''; "
-        'for part in common ros setup domain commands; do . "$ROOT/scripts/$part.sh"; done\n'
+        'for part in common ros setup domain commands commands/env; do . "$ROOT/scripts/$part.sh"; done\n'
         "ROS_MODE=wheels ROS_PREFIX=\n"
     )
     environment = {"PATH": str(machine.parent / "bin"), "HOME": str(machine), **variables}
