@@ -167,9 +167,9 @@ class RosPort:
     @property
     def rival(self) -> str:
         """Who else publishes commands to the arm: names of nodes, or an empty text."""
-        others = self._node.get_publishers_info_by_topic(self._commands.topic_name)
-        if len(others) < 2:
+        if self._node.count_publishers(self._commands.topic_name) < 2:  # cheap, and nearly always the answer
             return ""
+        others = self._node.get_publishers_info_by_topic(self._commands.topic_name)
         mine = (self._node.get_name(), self._node.get_namespace())
         names = [info.node_name for info in others if (info.node_name, info.node_namespace) != mine]
         return f"{', '.join(names) or 'another node of this name'} on {self._commands.topic_name}"
