@@ -125,7 +125,11 @@ class Operator:
 
     def put(self, name, value):
         """The answer to setting a parameter."""
-        if isinstance(value, float):
+        if isinstance(value, bool):
+            told = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value)
+        elif isinstance(value, int):
+            told = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value)
+        elif isinstance(value, float):
             told = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
         else:
             told = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=str(value))
