@@ -35,7 +35,7 @@ from qgf_policy.loop import LoopReport
 from qgf_policy.node_parameters import NodeParameters
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.preflight import Preflight, inside, prepare, warm_up
-from qgf_policy.ros_port import EstopPort
+from qgf_policy.ros_port import OVERRIDABLE, EstopPort, overrides_checked
 from qgf_policy.session import Session
 from qgf_policy.status import Event, Mode
 
@@ -55,6 +55,7 @@ AUTOSTART_NOTE = 5.0
 class PolicyNode(LifecycleNode):
     """Runs a policy bundle at a fixed rate. :raises ConfigError: a parameter that will not do."""
 
+    @overrides_checked()
     def __init__(self) -> None:
         super().__init__("policy_node")
         self.exit_code: int | None = None
@@ -67,8 +68,10 @@ class PolicyNode(LifecycleNode):
         self._autostart = self._settings.read().autostart
         self._autostart_noted = 0.0
         self._estop_port = EstopPort(self)
-        self._status = self.create_publisher(PolicyStatus, "~/status", 10)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._status = self.create_publisher(PolicyStatus, "~/status", 10, qos_overriding_options=OVERRIDABLE)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", 10, qos_overriding_options=OVERRIDABLE
+        )
         self.create_service(Trigger, "~/estop", self._on_estop)
         self.create_service(Trigger, "~/reset_estop", self._on_reset_estop)
         self.create_service(LoadPolicy, "~/load_policy", self._on_load_policy)
