@@ -138,18 +138,49 @@ class Stamps:
         }
 
 
-def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str, float] | None:
-    """The policy node itself, autostarted; None where real-time rights were asked for and not given."""
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
+class RunningNode:
+    """The policy node, autostarted on a fresh bundle, spun by whoever calls `spin`.
 
-    from qgf_policy import session
-    from qgf_policy.policy_node import PolicyNode
-    from qgf_policy.status import Mode
+    :param port: stands in for the node's RosPort, so that it can be watched.
+    """
+
+    def __init__(self, rate: float, fifo: bool, folder: Path, port) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        from qgf_policy import session
+        from qgf_policy.policy_node import PolicyNode
+        from qgf_policy.status import Mode
+
+        session.RosPort = port
+        make_bundle(rate, folder)
+        values: dict[str, object] = {"bundle": folder / "bundle.pt", "autostart": "true"} | SETTINGS
+        values["allow_controller_without_timeout"] = "true"
+        if fifo:
+            values |= {"realtime_priority": 50, "lock_memory": "true"}
+        arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
+        rclpy.init(args=["--ros-args", *arguments])
+        self.node = node = PolicyNode()
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self.spin(30.0, lambda: node.report is not None and node.report.status.mode == Mode.ACTIVE)
+        if node.report is None or node.report.status.mode != Mode.ACTIVE:
+            raise SystemExit(f"qgf: error: the policy does not run: {node.report}")
+
+    def spin(self, seconds: float, done=lambda: False) -> None:
+        """Let the node do what it does beside the loop."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not done() and self.node.exit_code is None:
+            self._executor.spin_once(timeout_sec=0.5)
+
+
+def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str, float] | None:
+    """The policy node itself; None where real-time rights were asked for and not given."""
+    from qgf_policy.ros_port import RosPort
 
     stamps = Stamps()
 
-    class StampedPort(session.RosPort):
+    class StampedPort(RosPort):
         def take(self, now: int):
             self.began = time.monotonic_ns()
             return super().take(now)
@@ -159,34 +190,14 @@ def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str,
             stamps.out.append(time.monotonic_ns())
             stamps.taken.append(self.began)
 
-    session.RosPort = StampedPort
-    make_bundle(rate, folder)
-    values: dict[str, object] = {"bundle": folder / "bundle.pt", "autostart": "true"} | SETTINGS
-    if fifo:
-        values |= {"realtime_priority": 50, "lock_memory": "true"}
-    arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
-    rclpy.init(args=["--ros-args", *arguments])
-    node = PolicyNode()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-
-    def spin(until: float, done=lambda: False) -> None:
-        while time.monotonic() < until and not done() and node.exit_code is None:
-            executor.spin_once(timeout_sec=0.5)
-
-    def runs() -> bool:
-        return node.report is not None and node.report.status.mode == Mode.ACTIVE
-
-    spin(time.monotonic() + 30.0, runs)
-    if not runs():
-        raise SystemExit(f"the policy does not run: {node.report}")
-    if node.notes:
-        print("; ".join(node.notes), file=sys.stderr)
+    running = RunningNode(rate, fifo, folder, StampedPort)
+    if running.node.notes:
+        print("; ".join(running.node.notes), file=sys.stderr)
         return None
     first, began = len(stamps.out), time.process_time()
-    spin(time.monotonic() + seconds + SETTLE)
-    cpu, last, counters = time.process_time() - began, len(stamps.out), node.report.status.counters
-    node.end()
+    running.spin(seconds + SETTLE)
+    cpu, last, counters = time.process_time() - began, len(stamps.out), running.node.report.status.counters
+    running.node.end()
     stamps.out, stamps.taken = stamps.out[first:last], stamps.taken[first:last]
     return stamps.figures(round(1e9 / rate), cpu) | {"held": float(counters.faults_stale_state)}
 

@@ -51,6 +51,7 @@ class PolicyParameters:
     goal_timeout: float
     tracking_limit: float
     saturation_time: float
+    home_limit: float
     overrun_share: float
     bundle_folder: str
     realtime_priority: int
@@ -154,6 +155,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "An action that stays at full size for longer than this [s] ends the activation. 0: not judged.",
         0.0,
         60.0,
+    ),
+    ParameterSpec(
+        "home_limit",
+        1.5,
+        "An activation is refused while a joint is further from home than this [rad], where the policy hardly trained. "
+        "0: anywhere.",
+        0.0,
+        10.0,
     ),
     ParameterSpec(
         "overrun_share",
