@@ -337,7 +337,7 @@ class PolicyNode(LifecycleNode):
                 self.get_logger().warning(news)
             gc.collect(1)  # the loop has switched collecting off; what little has gathered since takes some 20 us
         now = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(diagnostics(self.report, self._state, self.get_name(), now))
+        self._diagnostics.publish(diagnostics(self.report, self._state, self.get_fully_qualified_name()[1:], now))
 
     def _try_autostart(self) -> None:
         """Configure once; then activate as soon as that would not be refused."""
