@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ def measure_baseline(episodes: Sequence[Array], sample_rate: float, cutoff: floa
     """
     pieces = [np.array(episode, dtype=np.float64) for episode in episodes]
     if continuous:
-        for before, after in zip(pieces, pieces[1:], strict=False):
+        for before, after in itertools.pairwise(pieces):
             after += before[-1] - after[0]
     signal = np.concatenate(pieces)
     length = round(WINDOW * sample_rate)

@@ -31,7 +31,7 @@ def test_a_delayed_signal(delay, offset, seed):
 
 def test_errors_by_hand():
     x = movement(TIME)
-    found = response(x, x + [0.3, 0.0], RATE, 0.3)
+    found = response(x, x + np.array([0.3, 0.0]), RATE, 0.3)
     assert found.lag == 0.0
     assert found.error == pytest.approx([0.3, 0.0])
     assert found.aligned_error == pytest.approx([0.3, 0.0])

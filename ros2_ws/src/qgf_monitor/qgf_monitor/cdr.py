@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +43,11 @@ class MalformedMessage(Exception):
 class Batch:
     """K messages with the same texts and array lengths.
 
-    `numbers`: by field, (K,) for single numbers and times [ns], (K, n) for arrays. `texts`: by field, a text or several.
+    `numbers`: by field, (K,) for single numbers and times [ns], (K, n) for arrays. `texts`: by field, one or several.
     `indices` (K,): which of the payloads these are.
     """
 
-    numbers: dict[str, npt.NDArray[np.generic]]
+    numbers: dict[str, npt.NDArray[Any]]
     texts: dict[str, tuple[str, ...]]
     indices: npt.NDArray[np.int_]
 
@@ -176,7 +177,7 @@ def _enter_points(reader: _Reader) -> None:
 
 
 def _read(table: npt.NDArray[np.uint8], begin: int, kind: str, count: int | None,
-          order: str) -> npt.NDArray[np.generic]:
+          order: str) -> npt.NDArray[Any]:
     """Numbers at one place of every message (K, size): (K,), or (K, count)."""
     if kind == "time":
         parts = np.ascontiguousarray(table[:, begin:begin + 8]).view(order + "u4").astype(np.int64)
@@ -186,5 +187,5 @@ def _read(table: npt.NDArray[np.uint8], begin: int, kind: str, count: int | None
     if count == 0:
         return np.zeros((len(table), 0))
     block = np.ascontiguousarray(table[:, begin:begin + size * (1 if count is None else count)])
-    values: npt.NDArray[np.generic] = block.view(kind).astype(kind[1:])
+    values: npt.NDArray[Any] = block.view(kind).astype(kind[1:])
     return values[:, 0] if count is None else values
