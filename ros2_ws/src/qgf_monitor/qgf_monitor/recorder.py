@@ -99,11 +99,11 @@ class Recorder:
                     arrival: float, effort: npt.ArrayLike = ()) -> None:
         """Take one joint state: see `joint_states`. Arrays are (m,); a stamp of 0 [ns] means the time of arrival."""
         try:
-            positions, velocities, efforts = (np.asarray(v, dtype=float)[None] for v in (position, velocity, effort))
+            rows = [np.asarray(values, float)[None] for values in (position, velocity, effort)]
         except ValueError:
             self.counts.malformed += 1
             return
-        self.joint_states(names, positions, velocities, efforts, np.array([stamp]), np.array([round(arrival * 1e9)]), arrival)
+        self.joint_states(names, rows[0], rows[1], rows[2], np.array([stamp]), np.array([round(arrival * 1e9)]), arrival)
 
     def joint_states(self, names: Sequence[str], position: Array, velocity: Array, effort: Array, stamps: Stamps,
                      received: Stamps, arrival: float) -> None:
