@@ -89,7 +89,8 @@ class Campaign:
         self.estop_request = self.node.create_publisher(Bool, "policy_node/estop_request", 10)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.start("arm", [sys.executable, str(ARM)])
-        options = {"bundle": self.bundle, "autostart": "true", "saturation_time": "0.4", "ramp_duration": "0.1"}
+        options = {"bundle": self.bundle, "autostart": "true", "saturation_time": "0.4", "ramp_duration": "0.1",
+                   "allow_controller_without_timeout": "true"}
         parameters = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
         program = "from qgf_policy.start import main; main()"
         self.start("policy_node", [sys.executable, "-c", program, "--ros-args", *parameters])

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.errors import QgfError
+from qgf_policy.interfaces import REMEDY, runs_on
 from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.preflight import Preflight
 
@@ -84,7 +85,7 @@ def checklist(flight: Preflight, heard: Heard) -> Iterator[Finding]:
     if not heard.states:
         remedy = "start the robot's driver, and compare ROS_DOMAIN_ID, namespace and the robot YAML's topics"
         yield Finding("fail", "joint states", f"none on {heard.state_topic} within {heard.seconds:g} s", remedy)
-        yield from _command_side(heard)
+        yield from _command_side(flight, heard)
         return
     merger = JointStateMerger(flight.robot, flight.runner.state_limit)
     now = heard.states[-1].arrival
@@ -104,7 +105,7 @@ def checklist(flight: Preflight, heard: Heard) -> Iterator[Finding]:
         named = ", ".join(sorted({name for s in heard.states for name in s.names}))
         remedy = f"the driver names {named}; correct the robot YAML"
         yield Finding("fail", "joints", f"not heard of: {', '.join(state.missing)}", remedy)
-        yield from _command_side(heard)
+        yield from _command_side(flight, heard)
         return
     yield Finding("ok", "joints", f"all {len(names)} by name")
     yield _rate(flight, ours)
@@ -113,7 +114,7 @@ def checklist(flight: Preflight, heard: Heard) -> Iterator[Finding]:
     refusal = flight.runner.judge_activation(dataclasses.replace(state, refusals=()), now)
     if refusal is not None:
         yield Finding("fail", "activation", str(refusal), "mend this first: activate would refuse it")
-    yield from _command_side(heard)
+    yield from _command_side(flight, heard)
 
 
 def _rate(flight: Preflight, states: Sequence[HeardState]) -> Finding:
@@ -181,7 +182,7 @@ def _signs(flight: Preflight, states: Sequence[HeardState]) -> Finding:
     return Finding("ok", "velocity signs", "all joints moved, and their velocities with them")
 
 
-def _command_side(heard: Heard) -> Iterator[Finding]:
+def _command_side(flight: Preflight, heard: Heard) -> Iterator[Finding]:
     if heard.commanders:
         yield Finding("fail", "commanders", f"{', '.join(heard.commanders)} on {heard.command_topic}", "end them first")
     else:
@@ -191,6 +192,9 @@ def _command_side(heard: Heard) -> Iterator[Finding]:
     else:
         remedy = "activate the controller, or correct command_interface or the robot YAML's topics"
         yield Finding("fail", "controller", f"nobody listens on {heard.command_topic}", remedy)
+    if runs_on(flight.settings.command_interface, flight.robot):
+        found = "without a timeout: the arm runs on at its last velocity if the policy node dies"
+        yield Finding("warn", "command timeout", found, f"{REMEDY}; configure refuses it otherwise")
     for note in heard.realtime_notes:
         text, _, remedy = note.partition("; ")
         yield Finding("warn", "real time", text, remedy)

@@ -54,13 +54,13 @@ def array_message(values: Vector) -> Float64MultiArray:
     return Float64MultiArray(data=array.array("d", values.tolist()))
 
 
-def trajectory_message(values: Vector, joint_names: tuple[str, ...], period: int) -> JointTrajectory:
-    """Positions (n,) [rad] as one point to be reached in one command period [ns].
+def trajectory_message(values: Vector, joint_names: tuple[str, ...], horizon: int) -> JointTrajectory:
+    """Positions (n,) [rad] as one point to be reached after `horizon` [ns].
 
     Without velocities: joint_trajectory_controller refuses a trajectory that does not end at rest.
     """
     point = JointTrajectoryPoint(positions=array.array("d", values.tolist()))
-    point.time_from_start.sec, point.time_from_start.nanosec = divmod(period, 1_000_000_000)
+    point.time_from_start.sec, point.time_from_start.nanosec = divmod(horizon, 1_000_000_000)
     return JointTrajectory(joint_names=list(joint_names), points=[point])
 
 

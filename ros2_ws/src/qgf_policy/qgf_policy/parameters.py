@@ -33,6 +33,7 @@ class PolicyParameters:
     control_rate: float
     command_rate: float
     command_interface: str
+    allow_controller_without_timeout: bool
     autostart: bool
     dry_run: bool
     speed_scale: float
@@ -80,6 +81,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "",
         "What is commanded. Empty: as the robot declares. effort is refused.",
         choices=("", "position", "velocity", "effort", "joint_trajectory"),
+    ),
+    ParameterSpec(
+        "allow_controller_without_timeout",
+        False,
+        "Send velocities also where the robot's YAML states no command_timeout: if this node dies, the arm then runs "
+        "on at its last velocity. Meant for simulations.",
     ),
     ParameterSpec(
         "autostart",

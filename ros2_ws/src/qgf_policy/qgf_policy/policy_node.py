@@ -42,6 +42,15 @@ from qgf_policy.ros_port import EstopPort
 from qgf_policy.session import Session
 from qgf_policy.status import Event, Mode
 
+TICK = 0.1
+"""The node looks after itself this often [s], while nothing moves."""
+TICK_EVERY = 3
+"""While the arm is commanded, only this many of the loop's reports bring the node to look after itself."""
+NOT_MOVING = (Mode.UNCONFIGURED, Mode.INACTIVE, Mode.ESTOPPED)
+WATCH = 1.0
+"""A running loop that reports nothing is looked after this often [s]."""
+DIAGNOSTICS_PERIOD = 1.0
+"""Between two messages on /diagnostics [s]."""
 AUTOSTART_NOTE = 5.0
 """Autostart says at most this often what it waits for [s]."""
 
@@ -72,7 +81,8 @@ class PolicyNode(LifecycleNode):
         self.exit_code: int | None = None
         """Set where the node cannot go on; the process then ends with it."""
         self._session: Session | None = None
-        self._report: LoopReport | None = None
+        self.report: LoopReport | None = None
+        """The loop's newest report; None while none runs."""
         self._state = NodeState()
         for spec in PARAMETERS:
             try:
@@ -91,8 +101,14 @@ class PolicyNode(LifecycleNode):
         self.create_service(Trigger, "~/rollback_policy", self._on_rollback_policy)
         # Not on the node's clock, which may step, or stand still for want of a /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(0.1, self._tick, clock=steady)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self._timer = self.create_timer(TICK, self._on_timer, clock=steady)
+        self._wake = self.create_guard_condition(self._tick)
+        self._reported, self._last_tick, self._last_diagnostics = 0, 0.0, 0.0
+
+    @property
+    def notes(self) -> list[str]:
+        """What the operating system did not permit the loop."""
+        return [] if self._session is None else self._session.loop.notes
 
     # ------------------------------------------------------------------------------------ parameters, refusals
 
@@ -173,7 +189,9 @@ class PolicyNode(LifecycleNode):
 
     def _begin(self, flight: Preflight) -> None:
         parameters, simulated = self._read_parameters(), bool(self.get_parameter("use_sim_time").value)
-        self._session = Session(self, flight, parameters, self._estop_port, self._state.estopped, simulated)
+        self._session = Session(
+            self, flight, parameters, self._estop_port, self._state.estopped, simulated, self._on_report
+        )
         self._state = dataclasses.replace(
             self._state,
             bundle=str(flight.path),
@@ -181,7 +199,8 @@ class PolicyNode(LifecycleNode):
             control_rate=flight.bundle.manifest.control_rate,
             robot=flight.robot.name,
         )
-        for note in self._session.loop.notes:
+        self._pace(running=True)
+        for note in self.notes:
             self.get_logger().warning(note)
         self.get_logger().info(self._session.summary)
 
@@ -190,8 +209,9 @@ class PolicyNode(LifecycleNode):
         if self._session is None:
             return
         session, self._session = self._session, None
+        self._pace(running=False)
         self._take_in(session.end())
-        self._report = None
+        self.report = None
         estops = self._state.estops + session.runner.counters.estops
         self._state = NodeState(refusal=self._state.refusal, estopped=session.runner.estopped, estops=estops)
 
@@ -279,7 +299,23 @@ class PolicyNode(LifecycleNode):
 
     # ---------------------------------------------------------------------------------------------- timers
 
+    def _pace(self, running: bool) -> None:
+        """A running loop wakes the executor itself, when there is time for it; the timer then only watches."""
+        self._timer.timer_period_ns = round(1e9 * (WATCH if running else TICK))
+
+    def _on_report(self, report: LoopReport) -> None:
+        """In the loop's thread, which has time for it now: another thread would come to be in its way."""
+        self._status.publish(policy_status(report, self._state, self.get_clock().now().nanoseconds))
+        self._reported += 1
+        if report.events or report.status.mode in NOT_MOVING or self._reported % TICK_EVERY == 0:
+            self._wake.trigger()
+
+    def _on_timer(self) -> None:
+        if time.monotonic() - self._last_tick > 0.5 * TICK:
+            self._tick()
+
     def _tick(self) -> None:
+        self._last_tick = time.monotonic()
         if self._session is None:
             if self._estop_port.take():
                 self._latch("requested on ~/estop_request")
@@ -295,6 +331,9 @@ class PolicyNode(LifecycleNode):
                 self.exit_code = 1
         if self._autostart and self.exit_code is None:
             self._try_autostart()
+        if self._last_tick - self._last_diagnostics > DIAGNOSTICS_PERIOD - 0.5 * TICK:
+            self._last_diagnostics = self._last_tick
+            self._publish_diagnostics()
 
     def _read_reports(self) -> None:
         if self._session is not None:
@@ -302,10 +341,9 @@ class PolicyNode(LifecycleNode):
 
     def _take_in(self, reports: list[LoopReport]) -> None:
         for report in reports:
-            self._report = report
+            self.report = report
             for event in report.events[-5:]:
                 self._log(event)
-            self._publish_status()
 
     def _follow_runner(self) -> None:
         """Deactivate where the runner has ended the activation by itself."""
@@ -323,7 +361,7 @@ class PolicyNode(LifecycleNode):
             self.get_logger().info(text)
 
     def _publish_status(self) -> None:
-        self._status.publish(policy_status(self._report, self._state, self.get_clock().now().nanoseconds))
+        self._status.publish(policy_status(self.report, self._state, self.get_clock().now().nanoseconds))
 
     def _publish_diagnostics(self) -> None:
         if self._session is not None:
@@ -332,7 +370,7 @@ class PolicyNode(LifecycleNode):
                 self.get_logger().warning(news)
             gc.collect(1)  # the loop has switched collecting off; what little has gathered since takes some 20 us
         now = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(diagnostics(self._report, self._state, self.get_name(), now))
+        self._diagnostics.publish(diagnostics(self.report, self._state, self.get_name(), now))
 
     def _try_autostart(self) -> None:
         """Configure once; then activate as soon as that would not be refused."""
@@ -369,7 +407,7 @@ def main(args: list[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not stop.is_set() and node.exit_code is None:
-            executor.spin_once(timeout_sec=0.1)
+            executor.spin_once(timeout_sec=0.5)
     except (QgfError, rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError) as error:
         print(f"qgf: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

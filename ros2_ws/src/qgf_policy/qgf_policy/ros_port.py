@@ -28,6 +28,7 @@ from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.loop import GoalMessage
 from qgf_policy.runner import PolicyRunner, Vector
 from qgf_policy.status import Command
+from qgf_policy.trajectory_stream import TrajectoryStream
 
 STATE_DEPTH = 50
 """Joint states kept between two periods: several publishers share the topic, and one of depth 1 would hide another."""
@@ -124,7 +125,8 @@ class RosPort:
         self._node, self._clock, self._estop = node, node.get_clock(), estop
         self._interface = runner.settings.command_interface
         self._names, self._name_list = robot.joint_names, list(robot.joint_names)
-        self._command_period, self._control_period = runner.command_period, runner.control_period
+        self._control_period = runner.control_period
+        self._stream = TrajectoryStream(runner.manifest.robot, runner.command_period)
         self._age_from_stamp = age_from_stamp
         self._simulated = simulated
         self._new_merger = lambda: JointStateMerger(runner.manifest.robot, runner.state_limit)
@@ -165,9 +167,9 @@ class RosPort:
     @property
     def rival(self) -> str:
         """Who else publishes commands to the arm: names of nodes, or an empty text."""
-        others = self._node.get_publishers_info_by_topic(self._commands.topic_name)
-        if len(others) < 2:
+        if self._node.count_publishers(self._commands.topic_name) < 2:  # cheap, and nearly always the answer
             return ""
+        others = self._node.get_publishers_info_by_topic(self._commands.topic_name)
         mine = (self._node.get_name(), self._node.get_namespace())
         names = [info.node_name for info in others if (info.node_name, info.node_namespace) != mine]
         return f"{', '.join(names) or 'another node of this name'} on {self._commands.topic_name}"
@@ -212,7 +214,7 @@ class RosPort:
     def send(self, values: Vector) -> None:
         """Send a command to the arm."""
         if self._interface == "joint_trajectory":
-            self._commands.publish(trajectory_message(values, self._names, self._command_period))
+            self._commands.publish(trajectory_message(self._stream.point(values), self._names, self._stream.horizon))
         else:
             self._commands.publish(array_message(values))
 

@@ -52,6 +52,7 @@ class Session:
     :param estop: requests of the topic.
     :param estopped: an emergency stop was latched before.
     :param simulated: the loop ticks by /clock.
+    :param tell: called from the loop's thread with each report; must be quick.
     :raises QgfError: the warm-up fails.
     """
 
@@ -63,6 +64,7 @@ class Session:
         estop: EstopPort,
         estopped: bool,
         simulated: bool,
+        tell: Callable[[LoopReport], None],
     ) -> None:
         self.flight, self.runner = flight, flight.runner
         self._earlier: Preflight | None = None
@@ -83,6 +85,7 @@ class Session:
             prepare=lambda: warm_up(flight.bundle),
             publish=not parameters.dry_run,
             overrun_share=parameters.overrun_share,
+            tell=tell,
         )
         try:
             self.loop.start()

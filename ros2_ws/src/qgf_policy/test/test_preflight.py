@@ -13,7 +13,9 @@ from qgf_policy.preflight import inside, prepare, warm_up
 
 @pytest.fixture
 def parameters(bundle_path):
-    return lambda **changes: dataclasses.replace(defaults(), bundle=str(bundle_path), **changes)
+    return lambda **changes: dataclasses.replace(
+        defaults(), **{"bundle": str(bundle_path), "allow_controller_without_timeout": True, **changes}
+    )
 
 
 def test_the_defaults_run_the_bundle_as_it_is(parameters, bundle_path):
@@ -62,6 +64,39 @@ def test_what_does_not_fit_is_refused_in_one_line(parameters, changes, words):
     assert "\n" not in str(refused.value)
 
 
+def test_velocities_need_a_controller_that_stops_by_itself_or_a_word_that_it_need_not(parameters, export, tmp_path):
+    """forward_command_controller has no timeout; what its own YAML says of another one counts."""
+    strict = {"allow_controller_without_timeout": False}
+    with pytest.raises(ConfigError) as refused:
+        prepare(parameters(**strict))
+    assert str(refused.value) == (
+        "policy_node: command_interface: the arm runs on at its last velocity if this node dies: "
+        "forward_velocity_controller/commands has no timeout; choose joint_trajectory, state the controller's own "
+        "command_timeout in the robot's YAML, or set allow_controller_without_timeout"
+    )
+    for interface in ("position", "joint_trajectory"):
+        assert prepare(parameters(command_interface=interface, **strict)).settings.command_interface == interface
+    assert prepare(parameters(dry_run=True, **strict)), "nothing is sent"
+    data = load_yaml(find_config("robots", "panda")) | {"command_timeout": 0.1}
+    path = tmp_path / "timed.yaml"
+    path.write_text(yaml.safe_dump(data))
+    assert prepare(parameters(robot=str(path), **strict)).settings.command_interface == "velocity"
+
+
+def test_a_robot_that_takes_efforts_only_is_refused_in_a_sentence(export, parameters, tmp_path):
+    """Also where nobody chose it: by the robot's own description, in a bundle or in a file."""
+    robot = dataclasses.replace(load_robot("panda"), command_interface="effort")
+    path = tmp_path / "effort.yaml"
+    path.write_text(yaml.safe_dump(load_yaml(find_config("robots", "panda")) | {"command_interface": "effort"}))
+    for changes in ({"bundle": str(export(robot=robot))}, {"robot": str(path)}):
+        with pytest.raises(ConfigError) as refused:
+            prepare(parameters(**changes))
+        assert str(refused.value) == (
+            "policy_node: command_interface: 'effort' is refused: holding an arm by effort needs gravity "
+            "compensation, which no robot declares; choose velocity, position or joint_trajectory"
+        )
+
+
 def test_the_bundles_own_rate_may_be_named(parameters):
     assert prepare(parameters(control_rate=100.0)).runner.control_period == 10_000_000
 
@@ -82,7 +117,7 @@ def test_no_bundle_a_missing_one_and_a_damaged_one(parameters, bundle_path, tmp_
 def test_a_robot_that_cannot_halt_in_its_stop_time_is_refused(export, parameters):
     robot = dataclasses.replace(load_robot("panda"), stop_time=0.2)
     with pytest.raises(ConfigError, match=r"a halt within the limits takes up to 0\.31 s, stop_time is 0\.2 s"):
-        prepare(dataclasses.replace(defaults(), bundle=str(export(robot=robot))))
+        prepare(parameters(bundle=str(export(robot=robot))))
 
 
 def test_only_the_configured_folder_may_be_loaded_from(tmp_path):
