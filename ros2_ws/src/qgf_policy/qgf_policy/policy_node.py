@@ -120,9 +120,15 @@ class PolicyNode(LifecycleNode):
         for change in changes:
             try:
                 value = coerce(specs[change.name], change.value) if change.name in specs else None
+                if change.name == "command_mode":  # its need of a lag
+                    from_values(dataclasses.asdict(self._read_parameters()) | {change.name: value})
             except ConfigError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-            if change.name == "speed_scale" and self._session is not None:
+            if change.name == "command_mode":
+                self.get_logger().warning(f"command_mode is now {value}")
+            if self._session is not None and change.name == "command_mode":
+                self._session.runner.filter.mode = value
+            elif self._session is not None and change.name == "speed_scale":
                 self._session.runner.speed_scale = value
         return SetParametersResult(successful=True)
 
@@ -192,6 +198,7 @@ class PolicyNode(LifecycleNode):
         self._session = Session(
             self, flight, parameters, self._estop_port, self._state.estopped, simulated, self._on_report
         )
+        self._session.runner.filter.mode = parameters.command_mode
         self._state = dataclasses.replace(
             self._state,
             bundle=str(flight.path),

@@ -82,6 +82,7 @@ def prepare(parameters: PolicyParameters) -> Preflight:
             # In a dry run nothing is sent, and an arm that does not move has no fault.
             tracking_limit=0.0 if parameters.dry_run else parameters.tracking_limit,
             saturation_time=parameters.saturation_time,
+            governor_lag=parameters.governor_lag,
             space=Space(robot.workspace, robot.keep_out),
         )
     except ValueError as error:

@@ -31,6 +31,8 @@ class RunnerSettings:
     """Largest distance of a joint from where its commands should have brought it [rad]; 0 means any."""
     saturation_time: float = 3.0
     """An action that stays at full size for longer ends the activation; 0 means never."""
+    governor_lag: float = 0.0
+    """Lag of the command once a governor has it smoothed [s]; 0: no governor may."""
     space: Space = dataclasses.field(default_factory=Space)
     """Where the tool may be."""
 
@@ -39,6 +41,8 @@ class RunnerSettings:
             raise ValueError(f"speed_scale {self.speed_scale} lies outside 0.1 .. 1")
         if not 0.0 <= self.ramp_duration <= 10.0:
             raise ValueError(f"ramp_duration {self.ramp_duration} s lies outside 0 .. 10")
+        if not 0.0 <= self.governor_lag <= 1.0:
+            raise ValueError(f"governor_lag {self.governor_lag} s lies outside 0 .. 1")
         if not 1.0 <= self.stale_periods <= 1000.0:
             raise ValueError(f"stale_periods {self.stale_periods} lies outside 1 .. 1000")
         if not (0.0 <= self.tracking_limit < math.inf and 0.0 <= self.saturation_time < math.inf):

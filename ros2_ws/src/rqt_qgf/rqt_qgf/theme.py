@@ -64,8 +64,8 @@ class Theme:
         #dashboard QPushButton:checked {{ background: {self.live}; color: {self.card}; border-color: {self.live}; }}
         #dashboard QComboBox {{ padding-right: 4px; }}
         #dashboard QComboBox::drop-down {{ border: none; width: 20px; }}
-        #dashboard QComboBox::down-arrow {{ image: none; border-left: 4px solid {self.card}; border-right: 4px solid {self.card};
-            border-top: 5px solid {self.muted}; width: 0; height: 0; }}
+        #dashboard QComboBox::down-arrow {{ image: none; border-left: 4px solid {self.card};
+            border-right: 4px solid {self.card}; border-top: 5px solid {self.muted}; width: 0; height: 0; }}
         #dashboard QComboBox QAbstractItemView {{ background: {self.card}; selection-background-color: {self.hover};
             selection-color: {self.ink}; }}
         #dashboard QPushButton#estop {{ background: {self.estop}; color: {self.on_estop}; font-weight: 700;
