@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import io
-import re
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
