@@ -49,6 +49,7 @@ class PolicyParameters:
     state_timeout: float
     state_age_from: str
     goal_timeout: float
+    transform_goals: bool
     tracking_limit: float
     saturation_time: float
     home_limit: float
@@ -140,6 +141,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "goal_timeout", 0.0, "A goal received longer ago than this is stale [s]; 0: never.", 0.0, 1e6
+    ),
+    ParameterSpec(
+        "transform_goals",
+        False,
+        "Take goals in any frame that /tf leads to; needs tf2_ros, and every message on /tf takes this process's time. "
+        "False: goals must be given in the robot's base frame.",
     ),
     ParameterSpec(
         "tracking_limit",

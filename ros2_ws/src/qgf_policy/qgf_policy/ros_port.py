@@ -27,6 +27,7 @@ from qgf_policy.conversions import (
     policy_command,
     trajectory_message,
 )
+from qgf_policy.goal_frames import BaseFrameOnly
 from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.loop import GoalMessage
 from qgf_policy.runner import PolicyRunner, Vector
@@ -133,6 +134,7 @@ class RosPort:
     :param robot: names of the topics.
     :param runner: whose joints, interface and periods are meant.
     :param estop: shared with the node.
+    :param frames: turns goals into the base frame.
     :param age_from_stamp: whether a joint state's age counts from its stamp, else from its arrival.
     :param simulated: whether the loop's time is that of /clock, and so that of the stamps.
     """
@@ -144,6 +146,7 @@ class RosPort:
         robot: RobotSpec,
         runner: PolicyRunner,
         estop: EstopPort,
+        frames: BaseFrameOnly,
         age_from_stamp: bool,
         simulated: bool = False,
     ) -> None:
@@ -152,7 +155,7 @@ class RosPort:
         self._names, self._name_list = robot.joint_names, list(robot.joint_names)
         self._control_period = runner.control_period
         self._stream = TrajectoryStream(runner.manifest.robot, runner.command_period)
-        self._age_from_stamp = age_from_stamp
+        self._frames, self._age_from_stamp = frames, age_from_stamp
         self._simulated = simulated
         self._new_merger = lambda: JointStateMerger(runner.manifest.robot, runner.state_limit)
         self._merger = self._new_merger()
@@ -187,6 +190,7 @@ class RosPort:
             self._node.destroy_subscription(subscription)
         for publisher in (self._commands, self._reports):
             self._node.destroy_publisher(publisher)
+        self._frames.destroy()
 
     @property
     def rival(self) -> str:
@@ -229,7 +233,9 @@ class RosPort:
         newest = None
         while (message := take(self._goals)) is not None:
             newest = message
-        return None if newest is None else goal_message(newest, self._clock.now().nanoseconds)
+        if newest is None:
+            return None
+        return self._frames.to_base(goal_message(newest, self._clock.now().nanoseconds))
 
     def take_estop(self) -> bool:
         """Whether a request for an emergency stop has arrived."""
