@@ -122,6 +122,9 @@ def policy_status(report: LoopReport | None, node: NodeState, now: int) -> Polic
             setattr(message, field.name, getattr(report.status.counters, field.name))
         message.estops += node.estops
         message.cycles, message.state_age = report.status.cycles, report.status.state_age
+        governed = report.status.governed
+        message.command_mode, message.smoothed_share = governed.command_mode, governed.share
+        message.smoothing_lag = governed.lag
         timing = report.timing
         message.stage_mean, message.stage_max = (
             array.array("d", timing.stage_mean),

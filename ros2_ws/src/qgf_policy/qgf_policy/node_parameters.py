@@ -72,4 +72,9 @@ class NodeParameters:
         if self._loaded and values == {"bundle": self._loaded}:
             return SetParametersResult(successful=True)
         reason = judge_changes(values, self._label())
+        try:
+            if not reason:
+                from_values({spec.name: self._node.get_parameter(spec.name).value for spec in PARAMETERS} | values)
+        except ConfigError as error:
+            reason = str(error)
         return SetParametersResult(successful=not reason, reason=reason)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from qgf_core.errors import ConfigError
+from qgf_policy.command_filter import COMMAND_MODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,8 @@ class PolicyParameters:
     tracking_limit: float
     saturation_time: float
     home_limit: float
+    governor_lag: float
+    command_mode: str
     overrun_share: float
     bundle_folder: str
     realtime_priority: int
@@ -172,6 +175,21 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         10.0,
     ),
     ParameterSpec(
+        "governor_lag",
+        0.0,
+        "Lag of the command [s] when it is smoothed, see command_mode. 0: it cannot be, and command_mode stays policy.",
+        0.0,
+        1.0,
+    ),
+    ParameterSpec(
+        "command_mode",
+        "policy",
+        "What the arm gets: the policy's command, that command smoothed, or a hold. Set by governor_node, or by hand; "
+        "a change counts at once and is blended. Needs governor_lag.",
+        counts="at once",
+        choices=COMMAND_MODES,
+    ),
+    ParameterSpec(
         "overrun_share",
         0.2,
         "Share of the periods within a second that may be overrun or left out; more end the activation. 1: not judged.",
@@ -246,7 +264,11 @@ def judge_changes(changes: Mapping[str, Any], label: str) -> str:
 
 def from_values(values: Mapping[str, Any]) -> PolicyParameters:
     """The parameters from a mapping name -> value; all must be there. :raises ConfigError: a value will not do."""
-    return PolicyParameters(**{spec.name: coerce(spec, values[spec.name]) for spec in PARAMETERS})
+    parameters = PolicyParameters(**{spec.name: coerce(spec, values[spec.name]) for spec in PARAMETERS})
+    if parameters.command_mode != "policy" and parameters.governor_lag == 0.0:
+        problem = f"'{parameters.command_mode}' needs a lag that the command may be smoothed with"
+        raise ConfigError("policy_node", "command_mode", problem, "start the node with governor_lag, e.g. 0.06")
+    return parameters
 
 
 def defaults() -> PolicyParameters:

@@ -90,8 +90,13 @@ class PolicyNode(LifecycleNode):
     # ------------------------------------------------------------------------------------ parameters, refusals
 
     def _on_parameters(self, parameters: PolicyParameters) -> None:
-        if self._session is not None:
-            self._session.runner.speed_scale = parameters.speed_scale
+        if self._session is None:
+            return
+        runner = self._session.runner
+        runner.speed_scale = parameters.speed_scale
+        if parameters.command_mode != runner.filter.mode:
+            runner.filter.mode = parameters.command_mode
+            self.get_logger().warning(f"command_mode is now {parameters.command_mode}")
 
     def _refuse(self, what: str, error: Exception) -> TransitionCallbackReturn:
         self._state = dataclasses.replace(self._state, refusal=f"{what} refused: {error}")
@@ -159,6 +164,7 @@ class PolicyNode(LifecycleNode):
         self._session = Session(
             self, flight, parameters, self._estop_port, self._state.estopped, simulated, self._on_report
         )
+        self._session.runner.filter.mode = parameters.command_mode
         self._state = dataclasses.replace(
             self._state,
             bundle=str(flight.path),

@@ -86,6 +86,7 @@ def prepare(parameters: PolicyParameters) -> Preflight:
             saturation_time=parameters.saturation_time,
             home_limit=parameters.home_limit,
             watch_time=WATCH_TIME,
+            governor_lag=parameters.governor_lag,
             space=Space(robot.workspace, robot.keep_out),
         )
     except ValueError as error:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from qgf_core.errors import ConfigError, StateError
 from qgf_core.limiter import Limiter
 from qgf_policy.blend import minimum_jerk
+from qgf_policy.command_filter import CommandFilter
 from qgf_policy.joint_state import JointState
 from qgf_policy.pilot import Pilot, Policy
 from qgf_policy.settings import RunnerSettings
@@ -96,6 +97,7 @@ class PolicyRunner:
         )
         self._watch = StateWatch(self._robot.joint_names, self.state_limit, settings.watch_time)
         self._zero = np.zeros(len(self._robot.joints))
+        self.filter = CommandFilter(len(self._zero), rate, settings.governor_lag)
         self._settle = math.ceil(SETTLE_TIME * rate)
         self._ramp = settings.ramp_duration * 1e9
         self.speed_scale = settings.speed_scale
@@ -298,7 +300,7 @@ class PolicyRunner:
             if parted is not None:
                 self.abort(parted)
                 return None, None
-            fault = self._judge_goal(now)
+            fault = self.filter.judge() or self._judge_goal(now)
         if fault is not None:
             self._hold(fault, counted=fault in state.refusals)
             return None, None
@@ -317,7 +319,7 @@ class PolicyRunner:
 
     def status(self) -> RunnerStatus:
         """Mode, fault and counters now."""
-        return RunnerStatus(self._mode, self._fault, self.counters, self._cycles, self._state_age)
+        return RunnerStatus(self._mode, self._fault, self.counters, self._cycles, self._state_age, self.filter.state)
 
     def _begins_control_period(self, now: int) -> bool:
         if self.substeps > 1 and now < self._next_inference - self.command_period // 2:
@@ -352,9 +354,8 @@ class PolicyRunner:
             return StateError("stale_goal", "no goal was received yet")
         age = 1e-9 * (now - self._goal_time)
         if 0.0 < self.settings.goal_timeout < age:
-            return StateError(
-                "stale_goal", f"the goal is {age:.2f} s old, allowed are {self.settings.goal_timeout:g} s"
-            )
+            text = f"the goal is {age:.2f} s old, allowed are {self.settings.goal_timeout:g} s"
+            return StateError("stale_goal", text)
         return None
 
     def _hold(self, fault: StateError, counted: bool = False) -> None:
@@ -370,6 +371,7 @@ class PolicyRunner:
         assert self._goal is not None
         if self._fresh:
             self._pilot.restart()
+            self.filter.restart()
             self._outgoing = None
             self._ramp_start = now
         observation = self._pilot.observe(state, self._goal)
@@ -402,7 +404,7 @@ class PolicyRunner:
         share = minimum_jerk(now - self._ramp_start, self._ramp)
         if share >= 1.0 and self._mode == Mode.RAMPING:
             self._set(Mode.ACTIVE, "", "the policy commands")
-        return wanted * (self.speed_scale * share)
+        return self.filter.step(wanted * (self.speed_scale * share))
 
     def _limit(self, state: JointState, now: int, inference: bool) -> Vector:
         """The next values to send, in the driver's signs."""
@@ -436,10 +438,9 @@ class PolicyRunner:
 
     def _reason(self) -> str:
         if self._mode == Mode.ACTIVE:
-            return ""
-        return self._fault or {Mode.RAMPING: "ramping in", Mode.HALTING: "being brought to rest"}.get(
-            self._mode, ""
-        )
+            return self.filter.reason
+        texts = {Mode.RAMPING: "ramping in", Mode.HALTING: "being brought to rest"}
+        return self._fault or texts.get(self._mode, "")
 
     def _set(self, mode: Mode, kind: str, text: str) -> None:
         if (mode, kind) != (self._mode, self._kind):

@@ -35,6 +35,8 @@ class RunnerSettings:
     """An activation is refused where a joint is further from home than this [rad]; 0 means anywhere."""
     watch_time: float = 0.0
     """The joint states must have been watched for so long before an activation [s]."""
+    governor_lag: float = 0.0
+    """Lag of the command once a governor has it smoothed [s]; 0: no governor may."""
     space: Space = dataclasses.field(default_factory=Space)
     """Where the tool may be."""
 
@@ -43,6 +45,8 @@ class RunnerSettings:
             raise ValueError(f"speed_scale {self.speed_scale} lies outside 0.1 .. 1")
         if not 0.0 <= self.ramp_duration <= 10.0:
             raise ValueError(f"ramp_duration {self.ramp_duration} s lies outside 0 .. 10")
+        if not 0.0 <= self.governor_lag <= 1.0:
+            raise ValueError(f"governor_lag {self.governor_lag} s lies outside 0 .. 1")
         if not 1.0 <= self.stale_periods <= 1000.0:
             raise ValueError(f"stale_periods {self.stale_periods} lies outside 1 .. 1000")
         if not (0.0 <= self.home_limit < math.inf and 0.0 <= self.watch_time <= 10.0):
