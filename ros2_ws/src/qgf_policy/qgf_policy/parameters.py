@@ -41,6 +41,7 @@ class PolicyParameters:
     control_rate: float
     command_rate: float
     command_interface: str
+    stamped_commands: bool
     allow_controller_without_timeout: bool
     autostart: bool
     dry_run: bool
@@ -91,6 +92,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "",
         "What is commanded. Empty: as the robot declares. effort is refused.",
         choices=("", "position", "velocity", "effort", "joint_trajectory"),
+    ),
+    ParameterSpec(
+        "stamped_commands",
+        False,
+        "Send positions or velocities as sensor_msgs/JointState, with a stamp and the joints' names, in place of "
+        "std_msgs/Float64MultiArray, on the same topic; ros2_control's forward controllers take the latter only.",
     ),
     ParameterSpec(
         "allow_controller_without_timeout",

@@ -25,6 +25,7 @@ from qgf_policy.conversions import (
     goal_message,
     nanoseconds,
     policy_command,
+    stamped_message,
     trajectory_message,
 )
 from qgf_policy.goal_frames import BaseFrameOnly
@@ -176,7 +177,10 @@ class RosPort:
         self._goals = node.create_subscription(
             PoseStamped, "~/goal", _unused, 10, callback_group=self._group, qos_overriding_options=OVERRIDABLE
         )
-        kind = JointTrajectory if self._interface == "joint_trajectory" else Float64MultiArray
+        self._stamped = runner.settings.stamped_commands
+        kind: Any = JointStateMessage if self._stamped else Float64MultiArray
+        if self._interface == "joint_trajectory":
+            kind = JointTrajectory
         self._commands = node.create_publisher(
             kind, getattr(robot.topics, self._interface), 1, qos_overriding_options=OVERRIDABLE
         )
@@ -245,6 +249,9 @@ class RosPort:
         """Send a command to the arm."""
         if self._interface == "joint_trajectory":
             self._commands.publish(trajectory_message(self._stream.point(values), self._names, self._stream.horizon))
+        elif self._stamped:
+            now = self._clock.now().nanoseconds
+            self._commands.publish(stamped_message(values, self._interface, self._name_list, now))
         else:
             self._commands.publish(array_message(values))
 
