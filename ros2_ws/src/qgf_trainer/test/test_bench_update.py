@@ -110,7 +110,7 @@ def test_its_update_learns(double_backward, learner):
     config = {"td3": TD3Config, "sac": SACConfig}[learner](hidden=(32, 32), gamma=0.0, learning_rate=3e-3)
     agent = double_backward[learner](1, 1, config, FieldConfig(form="none"), 0)
     g = torch.Generator().manual_seed(0)
-    for _ in range(400):
+    for _ in range(1000):
         s, a = torch.randn(64, 1, generator=g), torch.rand(64, 1, generator=g) * 2 - 1
         agent.update(Batch(s, a, -(a - 0.5).square().squeeze(1), s, torch.ones(64)))
     action = torch.tanh(agent.actor(s)[:, :1]) if learner == "sac" else agent.actor(s)
