@@ -205,6 +205,10 @@ class Campaign:
         recovered = self._recovered(fault)
         self.listen(0.1)
         unsafe = self._unsafe() + self.sent_bad - bad_before
+        if reacted is None or not recovered:
+            said = [f"{m.mode} {m.fault}" for _, m in self.statuses if m.fault] + [m.fault for _, m in self.commands]
+            told = "; ".join(dict.fromkeys(filter(None, said))) or "nothing"
+            print(f"{fault.name}: {reacted=}, {recovered=}, mode {self.mode()}, told {told}", file=sys.stderr)
         return {
             "detected": float(reacted is not None and reacted <= fault.within),
             "reaction": math.nan if reacted is None else reacted,

@@ -155,6 +155,7 @@ class RunningNode:
         session.RosPort = port
         make_bundle(rate, folder)
         values: dict[str, object] = {"bundle": folder / "bundle.pt", "autostart": "true"} | SETTINGS
+        values["allow_controller_without_timeout"] = "true"
         if fifo:
             values |= {"realtime_priority": 50, "lock_memory": "true"}
         arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]

@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 ROS_FILES: dict[str, set[str]] = {
     "qgf_sim": {"sim_node.py"},
     "qgf_trainer": {"trainer_node.py"},
-    "qgf_policy": {"policy_node.py", "preflight_node.py", "session.py", "ros_port.py"},
+    "qgf_policy": {"policy_node.py", "preflight_node.py", "session.py", "ros_port.py",
+                   "node_parameters.py"},
     "qgf_monitor": {"governor_node.py", "monitor_node.py"},
     "qgf_demo": {"demo_node.py", "send_goal.py"},
     "rqt_qgf": {"dashboard_node.py", "link_node.py"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from qgf_core.errors import ConfigError
 from qgf_policy.command_filter import COMMAND_MODES
@@ -20,9 +20,16 @@ class ParameterSpec:
     description: str
     minimum: float | None = None
     maximum: float | None = None
-    read_only: bool = True
-    """True: set at start only. False: see the description for when a change counts."""
+    counts: Literal["start", "configure", "at once"] = "configure"
+    """When a value counts: only that given at the start (read-only), at the next configure, or at once."""
     choices: tuple[str, ...] = ()
+
+    @property
+    def meaning(self) -> str:
+        """The description, with when a change counts."""
+        when = {"start": "Fixed at the start", "configure": "Changes only while unconfigured",
+                "at once": "A change counts at once"}
+        return f"{self.description} {when[self.counts]}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +52,7 @@ class PolicyParameters:
     goal_timeout: float
     tracking_limit: float
     saturation_time: float
+    home_limit: float
     governor_lag: float
     command_mode: str
     overrun_share: float
@@ -55,9 +63,7 @@ class PolicyParameters:
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
-    ParameterSpec(
-        "bundle", "", "Path of the policy bundle. A change counts at the next configure.", read_only=False
-    ),
+    ParameterSpec("bundle", "", "Path of the policy bundle."),
     ParameterSpec(
         "robot",
         "",
@@ -90,20 +96,22 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         False,
         "Send velocities also where the robot's YAML states no command_timeout: if this node dies, the arm then runs "
         "on at its last velocity. Meant for simulations.",
+        counts="start",
     ),
     ParameterSpec(
         "autostart",
         False,
         "Configure and activate at start; activation is tried again until joint states arrive.",
+        counts="start",
     ),
     ParameterSpec("dry_run", False, "Compute and report everything, but send nothing to the arm."),
     ParameterSpec(
         "speed_scale",
         1.0,
-        "Factor on the velocity that the policy asks for. A change counts at once.",
+        "Factor on the velocity that the policy asks for.",
         0.1,
         1.0,
-        read_only=False,
+        counts="at once",
     ),
     ParameterSpec(
         "ramp_duration",
@@ -152,6 +160,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         60.0,
     ),
     ParameterSpec(
+        "home_limit",
+        1.5,
+        "An activation is refused while a joint is further from home than this [rad], where the policy hardly trained. "
+        "0: anywhere.",
+        0.0,
+        10.0,
+    ),
+    ParameterSpec(
         "governor_lag",
         0.0,
         "Lag of the command [s] when it is smoothed, see command_mode. 0: it cannot be, and command_mode stays policy.",
@@ -163,7 +179,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "policy",
         "What the arm gets: the policy's command, that command smoothed, or a hold. Set by governor_node, or by hand; "
         "a change counts at once and is blended. Needs governor_lag.",
-        read_only=False,
+        counts="at once",
         choices=COMMAND_MODES,
     ),
     ParameterSpec(
@@ -177,6 +193,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "bundle_folder",
         "",
         "Folder that ~/load_policy may load from. Empty: the folder of the parameter bundle.",
+        counts="start",
     ),
     ParameterSpec(
         "realtime_priority",
@@ -191,7 +208,10 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "cpu", -1, "Processor that the control loop's thread is kept on; -1: any.", -1, 1023
     ),
     ParameterSpec(
-        "lock_memory", False, "Keep the process's memory from being paged out; needs the memlock limit."
+        "lock_memory",
+        False,
+        "Keep the process's memory from being paged out; needs the memlock limit.",
+        counts="start",
     ),
 )
 
@@ -213,6 +233,26 @@ def coerce(spec: ParameterSpec, value: Any) -> Any:
         known = ", ".join(choice or "'' (empty)" for choice in spec.choices)
         raise ConfigError("policy_node", spec.name, f"'{value}' is not known", f"choose one of: {known}")
     return value
+
+
+def judge_changes(changes: Mapping[str, Any], label: str) -> str:
+    """Why changes of parameters, name -> value, must be refused in a lifecycle state; empty if they need not be.
+
+    :param label: of the lifecycle state.
+    """
+    specs = {spec.name: spec for spec in PARAMETERS}
+    for name, value in changes.items():
+        spec = specs.get(name)
+        try:
+            if spec is not None:
+                coerce(spec, value)
+        except ConfigError as error:
+            return str(error)
+        late = name == "use_sim_time" if spec is None else spec.counts == "configure"
+        if late and label != "unconfigured":
+            remedy = "deactivate and clean up first" + (", or call ~/load_policy" if name == "bundle" else "")
+            return f"policy_node: {name}: it counts at configure, and the node is {label}; {remedy}"
+    return ""
 
 
 def from_values(values: Mapping[str, Any]) -> PolicyParameters:

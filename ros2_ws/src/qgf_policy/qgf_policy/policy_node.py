@@ -17,17 +17,13 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
@@ -36,9 +32,10 @@ from qgf_msgs.msg import PolicyStatus
 from qgf_msgs.srv import LoadPolicy
 from qgf_policy.conversions import NodeState, diagnostics, policy_status
 from qgf_policy.loop import LoopReport
-from qgf_policy.parameters import PARAMETERS, ParameterSpec, PolicyParameters, coerce, from_values
+from qgf_policy.node_parameters import NodeParameters
+from qgf_policy.parameters import PolicyParameters
 from qgf_policy.preflight import Preflight, inside, prepare, warm_up
-from qgf_policy.ros_port import EstopPort
+from qgf_policy.ros_port import OVERRIDABLE, EstopPort, overrides_checked
 from qgf_policy.session import Session
 from qgf_policy.status import Event, Mode
 
@@ -55,27 +52,10 @@ AUTOSTART_NOTE = 5.0
 """Autostart says at most this often what it waits for [s]."""
 
 
-def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
-    """The ROS description of a parameter. Numbers take integers too, hence the dynamic type; `coerce` checks."""
-    number = isinstance(spec.default, float)
-    message = ParameterDescriptor(
-        name=spec.name, description=spec.description, read_only=spec.read_only, dynamic_typing=number
-    )
-    if spec.choices:
-        message.additional_constraints = "one of: " + ", ".join(choice or "''" for choice in spec.choices)
-    if spec.minimum is not None and spec.maximum is not None:
-        if number:
-            message.floating_point_range = [FloatingPointRange(from_value=spec.minimum, to_value=spec.maximum)]
-        else:
-            message.integer_range = [
-                IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum), step=1)
-            ]
-    return message
-
-
 class PolicyNode(LifecycleNode):
     """Runs a policy bundle at a fixed rate. :raises ConfigError: a parameter that will not do."""
 
+    @overrides_checked()
     def __init__(self) -> None:
         super().__init__("policy_node")
         self.exit_code: int | None = None
@@ -84,17 +64,14 @@ class PolicyNode(LifecycleNode):
         self.report: LoopReport | None = None
         """The loop's newest report; None while none runs."""
         self._state = NodeState()
-        for spec in PARAMETERS:
-            try:
-                self.declare_parameter(spec.name, spec.default, descriptor(spec))
-            except ParameterException as error:
-                raise ConfigError("policy_node", spec.name, str(error), "give a value of its type") from error
-        self._autostart = self._read_parameters().autostart
+        self._settings = NodeParameters(self, self._label, self._on_parameters)
+        self._autostart = self._settings.read().autostart
         self._autostart_noted = 0.0
-        self.add_on_set_parameters_callback(self._on_parameters)
         self._estop_port = EstopPort(self)
-        self._status = self.create_publisher(PolicyStatus, "~/status", 10)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._status = self.create_publisher(PolicyStatus, "~/status", 10, qos_overriding_options=OVERRIDABLE)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", 10, qos_overriding_options=OVERRIDABLE
+        )
         self.create_service(Trigger, "~/estop", self._on_estop)
         self.create_service(Trigger, "~/reset_estop", self._on_reset_estop)
         self.create_service(LoadPolicy, "~/load_policy", self._on_load_policy)
@@ -112,25 +89,14 @@ class PolicyNode(LifecycleNode):
 
     # ------------------------------------------------------------------------------------ parameters, refusals
 
-    def _read_parameters(self) -> PolicyParameters:
-        return from_values({spec.name: self.get_parameter(spec.name).value for spec in PARAMETERS})
-
-    def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        specs = {spec.name: spec for spec in PARAMETERS}
-        for change in changes:
-            try:
-                value = coerce(specs[change.name], change.value) if change.name in specs else None
-                if change.name == "command_mode":  # its need of a lag
-                    from_values(dataclasses.asdict(self._read_parameters()) | {change.name: value})
-            except ConfigError as error:
-                return SetParametersResult(successful=False, reason=str(error))
-            if change.name == "command_mode":
-                self.get_logger().warning(f"command_mode is now {value}")
-            if self._session is not None and change.name == "command_mode":
-                self._session.runner.filter.mode = value
-            elif self._session is not None and change.name == "speed_scale":
-                self._session.runner.speed_scale = value
-        return SetParametersResult(successful=True)
+    def _on_parameters(self, parameters: PolicyParameters) -> None:
+        if self._session is None:
+            return
+        runner = self._session.runner
+        runner.speed_scale = parameters.speed_scale
+        if parameters.command_mode != runner.filter.mode:
+            runner.filter.mode = parameters.command_mode
+            self.get_logger().warning(f"command_mode is now {parameters.command_mode}")
 
     def _refuse(self, what: str, error: Exception) -> TransitionCallbackReturn:
         self._state = dataclasses.replace(self._state, refusal=f"{what} refused: {error}")
@@ -149,7 +115,7 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load, check and warm up; nothing is commanded."""
         try:
-            self._begin(prepare(self._read_parameters()))
+            self._begin(prepare(self._settings.read()))
         except QgfError as error:
             return self._refuse("configure", error)
         except Exception:
@@ -194,7 +160,7 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _begin(self, flight: Preflight) -> None:
-        parameters, simulated = self._read_parameters(), bool(self.get_parameter("use_sim_time").value)
+        parameters, simulated = self._settings.read(), bool(self.get_parameter("use_sim_time").value)
         self._session = Session(
             self, flight, parameters, self._estop_port, self._state.estopped, simulated, self._on_report
         )
@@ -265,7 +231,7 @@ class PolicyNode(LifecycleNode):
             if self._session is None:
                 remedy = "configure it first"
                 raise ConfigError("policy_node", "load_policy", f"the node is {self._label()}", remedy)
-            parameters = self._read_parameters()
+            parameters = self._settings.read()
             path = inside(Path(parameters.bundle_folder or self._session.flight.path.parent), request.bundle)
             flight = prepare(dataclasses.replace(parameters, bundle=str(path)))
             warm_up(flight.bundle)  # whatever fails shall fail before the present policy is gone
@@ -301,7 +267,7 @@ class PolicyNode(LifecycleNode):
         flight = self._session.flight
         self._accept()
         self._state = dataclasses.replace(self._state, bundle=str(flight.path), sha256=flight.bundle.sha256)
-        self.set_parameters([Parameter("bundle", value=str(flight.path))])
+        self._settings.tell_bundle(flight.path)
         self.get_logger().info(f"the policy is now {flight.path}")
 
     # ---------------------------------------------------------------------------------------------- timers
@@ -377,7 +343,7 @@ class PolicyNode(LifecycleNode):
                 self.get_logger().warning(news)
             gc.collect(1)  # the loop has switched collecting off; what little has gathered since takes some 20 us
         now = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(diagnostics(self.report, self._state, self.get_name(), now))
+        self._diagnostics.publish(diagnostics(self.report, self._state, self.get_fully_qualified_name()[1:], now))
 
     def _try_autostart(self) -> None:
         """Configure once; then activate as soon as that would not be refused."""

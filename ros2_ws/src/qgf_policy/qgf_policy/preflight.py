@@ -19,6 +19,8 @@ from qgf_policy.runner import PolicyRunner
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.supervision import Space
 
+WATCH_TIME = 0.3
+"""An arm's joint states are watched for so long before an activation [s]."""
 WARM_UP = 100
 """Inferences before the first that counts: the first ones compile, the next ones fill caches."""
 
@@ -82,6 +84,8 @@ def prepare(parameters: PolicyParameters) -> Preflight:
             # In a dry run nothing is sent, and an arm that does not move has no fault.
             tracking_limit=0.0 if parameters.dry_run else parameters.tracking_limit,
             saturation_time=parameters.saturation_time,
+            home_limit=parameters.home_limit,
+            watch_time=WATCH_TIME,
             governor_lag=parameters.governor_lag,
             space=Space(robot.workspace, robot.keep_out),
         )

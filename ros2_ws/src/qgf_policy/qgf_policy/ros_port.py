@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import QoSPolicyKind, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from qgf_core.errors import ConfigError
 from qgf_core.robot import RobotSpec
 from qgf_msgs.msg import PolicyCommand
 from qgf_policy.conversions import (
@@ -32,6 +35,27 @@ from qgf_policy.trajectory_stream import TrajectoryStream
 
 STATE_DEPTH = 50
 """Joint states kept between two periods: several publishers share the topic, and one of depth 1 would hide another."""
+OVERRIDABLE = QoSOverridingOptions(
+    policy_kinds=(
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    )
+)
+"""Every topic's quality of service may be set by parameters qos_overrides.TOPIC.publisher.depth and the like."""
+
+
+@contextlib.contextmanager
+def overrides_checked() -> Iterator[None]:
+    """Round what makes topics. :raises ConfigError: a qos_overrides parameter holds what is no quality of service."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if "qos" not in str(error).lower():
+            raise
+        remedy = "see docs/faces.md for what is known"
+        raise ConfigError("policy_node", "qos_overrides", str(error), remedy) from error
 
 
 class TakenByLoop(CallbackGroup):
@@ -68,7 +92,7 @@ class EstopPort:
     def __init__(self, node: Node) -> None:
         self._group = TakenByLoop()
         self._subscription = node.create_subscription(
-            Bool, "~/estop_request", _unused, 10, callback_group=self._group
+            Bool, "~/estop_request", _unused, 10, callback_group=self._group, qos_overriding_options=OVERRIDABLE
         )
 
     def take(self) -> bool:
@@ -113,6 +137,7 @@ class RosPort:
     :param simulated: whether the loop's time is that of /clock, and so that of the stamps.
     """
 
+    @overrides_checked()
     def __init__(
         self,
         node: Node,
@@ -131,7 +156,6 @@ class RosPort:
         self._simulated = simulated
         self._new_merger = lambda: JointStateMerger(runner.manifest.robot, runner.state_limit)
         self._merger = self._new_merger()
-        overridable = QoSOverridingOptions.with_default_policies
         sensor = QoSProfile(
             depth=STATE_DEPTH,
             reliability=qos_profile_sensor_data.reliability,
@@ -144,17 +168,17 @@ class RosPort:
             _unused,
             sensor,
             callback_group=self._group,
-            qos_overriding_options=overridable(),
+            qos_overriding_options=OVERRIDABLE,
         )
         self._goals = node.create_subscription(
-            PoseStamped, "~/goal", _unused, 10, callback_group=self._group, qos_overriding_options=overridable()
+            PoseStamped, "~/goal", _unused, 10, callback_group=self._group, qos_overriding_options=OVERRIDABLE
         )
         kind = JointTrajectory if self._interface == "joint_trajectory" else Float64MultiArray
         self._commands = node.create_publisher(
-            kind, getattr(robot.topics, self._interface), 1, qos_overriding_options=overridable()
+            kind, getattr(robot.topics, self._interface), 1, qos_overriding_options=OVERRIDABLE
         )
         self._reports = node.create_publisher(
-            PolicyCommand, "~/command", 100, qos_overriding_options=overridable()
+            PolicyCommand, "~/command", 100, qos_overriding_options=OVERRIDABLE
         )
 
     def destroy(self) -> None:

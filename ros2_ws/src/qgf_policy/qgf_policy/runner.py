@@ -17,12 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from qgf_core.errors import ConfigError, StateError
 from qgf_core.limiter import Limiter
+from qgf_policy.blend import minimum_jerk
 from qgf_policy.command_filter import CommandFilter
 from qgf_policy.joint_state import JointState
 from qgf_policy.pilot import Pilot, Policy
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.status import Command, Counters, Event, Mode, RunnerStatus
 from qgf_policy.supervision import Supervisor
+from qgf_policy.watch import StateWatch
 
 Vector = NDArray[np.float64]
 
@@ -91,7 +93,9 @@ class PolicyRunner:
             tracking_limit=settings.tracking_limit,
             saturation_time=settings.saturation_time,
             space=settings.space,
+            home_limit=settings.home_limit,
         )
+        self._watch = StateWatch(self._robot.joint_names, self.state_limit, settings.watch_time)
         self._zero = np.zeros(len(self._robot.joints))
         self.filter = CommandFilter(len(self._zero), rate, settings.governor_lag)
         self._settle = math.ceil(SETTLE_TIME * rate)
@@ -133,7 +137,8 @@ class PolicyRunner:
             return StateError("estop", text)
         if self._commanding:
             return StateError("busy", "the arm is still being brought to rest; wait for mode INACTIVE")
-        return self._judge_state(state, now) or self._supervisor.judge_start(state.position, state.velocity)
+        fault = self._judge_state(state, now) or self._supervisor.judge_start(state.position, state.velocity)
+        return fault or self._watch.judge(now)
 
     def activate(self, state: JointState, now: int) -> None:
         """Begin to command, from where the arm is.
@@ -152,6 +157,7 @@ class PolicyRunner:
         self._sequence = self._cycles = self._at_rest_for = 0
         self._next_inference = now
         self._counted.clear()
+        self._watch.restart()
         self._set(Mode.RAMPING, "", "activated")
 
     def deactivate(self) -> None:
@@ -257,6 +263,7 @@ class PolicyRunner:
         for refusal in state.refusals:
             self.counters.count_fault(refusal.kind)
         if not self._commanding:
+            self._watch.add(state, now)
             return None, self.status()
         inference = self._begins_control_period(now)
         action: NDArray[np.float32] | None = None
@@ -389,11 +396,11 @@ class PolicyRunner:
         """Joint velocity (n,) [rad/s] that is asked for at `now`: the policy's, blended after a swap and a start."""
         wanted = self._pilot.wanted
         if self._outgoing is not None:
-            share = _minimum_jerk(now - self._swapped, self._ramp)
+            share = minimum_jerk(now - self._swapped, self._ramp)
             wanted = self._outgoing.wanted + share * (wanted - self._outgoing.wanted)
             if share >= 1.0:
                 self._outgoing = None
-        share = _minimum_jerk(now - self._ramp_start, self._ramp)
+        share = minimum_jerk(now - self._ramp_start, self._ramp)
         if share >= 1.0 and self._mode == Mode.RAMPING:
             self._set(Mode.ACTIVE, "", "the policy commands")
         return self.filter.step(wanted * (self.speed_scale * share))
@@ -439,11 +446,3 @@ class PolicyRunner:
             self.events.append(Event(mode, kind, text))
         self._mode, self._kind = mode, kind
         self._fault = text if kind else ""
-
-
-def _minimum_jerk(elapsed: int, duration: float) -> float:
-    """Share of a blend after `elapsed` [ns] of `duration` [ns]: 10 t^3 - 15 t^4 + 6 t^5 (Flash and Hogan 1985)."""
-    if elapsed >= duration:
-        return 1.0
-    tau = elapsed / duration
-    return tau * tau * tau * (10.0 + tau * (6.0 * tau - 15.0))

@@ -109,7 +109,7 @@ class Session:
         deadline = time.monotonic() + STATE_WAIT
         while True:
             refusal = self.judge_activation()
-            waiting = refusal is not None and refusal.kind in ("incomplete_state", "stale_state")
+            waiting = refusal is not None and refusal.kind in ("incomplete_state", "stale_state", "state_rate")
             if not waiting or time.monotonic() > deadline:
                 break
             time.sleep(0.02)

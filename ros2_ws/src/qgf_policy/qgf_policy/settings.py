@@ -31,6 +31,10 @@ class RunnerSettings:
     """Largest distance of a joint from where its commands should have brought it [rad]; 0 means any."""
     saturation_time: float = 3.0
     """An action that stays at full size for longer ends the activation; 0 means never."""
+    home_limit: float = 0.0
+    """An activation is refused where a joint is further from home than this [rad]; 0 means anywhere."""
+    watch_time: float = 0.0
+    """The joint states must have been watched for so long before an activation [s]."""
     governor_lag: float = 0.0
     """Lag of the command once a governor has it smoothed [s]; 0: no governor may."""
     space: Space = dataclasses.field(default_factory=Space)
@@ -45,6 +49,8 @@ class RunnerSettings:
             raise ValueError(f"governor_lag {self.governor_lag} s lies outside 0 .. 1")
         if not 1.0 <= self.stale_periods <= 1000.0:
             raise ValueError(f"stale_periods {self.stale_periods} lies outside 1 .. 1000")
+        if not (0.0 <= self.home_limit < math.inf and 0.0 <= self.watch_time <= 10.0):
+            raise ValueError("home_limit must be finite and not negative, watch_time lie in 0 .. 10 s")
         if not (0.0 <= self.tracking_limit < math.inf and 0.0 <= self.saturation_time < math.inf):
             raise ValueError("tracking_limit and saturation_time must be finite and not negative")
         if not (

@@ -7,7 +7,7 @@ import yaml
 from qgf_core.config import find_config, load_yaml
 from qgf_core.errors import BundleError, ConfigError
 from qgf_core.robot import load_robot
-from qgf_policy.parameters import PARAMETERS, PolicyParameters, defaults
+from qgf_policy.parameters import PARAMETERS, PolicyParameters, defaults, judge_changes
 from qgf_policy.preflight import inside, prepare, warm_up
 
 
@@ -141,3 +141,31 @@ def test_every_parameter_is_described_once_and_typed():
         if spec.minimum is not None:
             assert spec.minimum <= spec.default <= spec.maximum
         assert not spec.choices or spec.default in spec.choices
+
+
+@pytest.mark.parametrize("spec", PARAMETERS, ids=lambda spec: spec.name)
+def test_every_parameter_can_be_changed_when_it_counts_and_is_refused_with_a_reason_when_not(spec):
+    other = {"bool": not spec.default, "str": spec.choices[-1] if spec.choices else "another"}.get(
+        type(spec.default).__name__, spec.maximum)
+    for label in ("unconfigured", "inactive", "active", "activating", "deactivating"):
+        reason = judge_changes({spec.name: other}, label)
+        if spec.counts == "configure" and label != "unconfigured":
+            assert reason.startswith(f"policy_node: {spec.name}: it counts at configure, and the node is {label}; ")
+            assert "deactivate and clean up first" in reason and ("~/load_policy" in reason) == (spec.name == "bundle")
+        else:
+            assert reason == ""
+    for wrong in (None, [1.0], "" if not isinstance(spec.default, str) else 7):
+        assert spec.name in judge_changes({spec.name: wrong}, "unconfigured")
+    if spec.maximum is not None:
+        for beyond in (spec.minimum - 1, spec.maximum + 1, *[float("nan")][: isinstance(spec.default, float)]):
+            assert f"policy_node: {spec.name}: " in judge_changes({spec.name: beyond}, "unconfigured")
+    when = {"start": "Fixed at the start.", "configure": "Changes only while unconfigured.",
+            "at once": "A change counts at once."}
+    assert spec.meaning.endswith(f" {when[spec.counts]}") and "  " not in spec.meaning
+
+
+def test_the_clock_is_not_changed_under_a_running_loop_and_one_bad_change_of_several_is_enough():
+    assert judge_changes({"use_sim_time": True}, "unconfigured") == ""
+    assert "use_sim_time: it counts at configure" in judge_changes({"use_sim_time": True}, "inactive")
+    assert judge_changes({"qos_overrides./x.publisher.depth": 3}, "active") == "", "the middleware judges those"
+    assert "dry_run" in judge_changes({"speed_scale": 0.5, "dry_run": True}, "active")
