@@ -15,6 +15,7 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf test                    set-up, then style, types and the fast test suite
 
   ./qgf robot import my_arm.urdf --tool tool0    describes an arm: config/robots/*.yaml from its URDF
+  ./qgf identify --robot my_arm  moves the arm a little and measures its delay, lag, friction and noise
   ./qgf train  --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/mine
   ./qgf evaluate runs/mine/bundle.pt --episodes 20 --json
   ./qgf preflight runs/mine/bundle.pt     checks a bundle and the live arm; commands nothing

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from qgf_core.config import find_config, from_mapping, load_yaml
 from qgf_core.errors import ConfigError, RobotError
+from qgf_core.robot_identified import IdentifiedSpec
 
 Vector = NDArray[np.float64]
 CommandInterface = Literal["position", "velocity", "effort", "joint_trajectory"]
@@ -112,11 +113,20 @@ class DriveSpec:
     """First-order lag of the servo [s]."""
     joint_damping: float = 0.5
     """Viscous friction in the simulation [N m s/rad]."""
+    damping_ratio: float = 0.0
+    """Of a servo of second order, whose 1/omega is then time_constant; 0: it is of first order."""
+    gain: float = 1.0
+    """Speed reached by speed asked for."""
+    coulomb: float = 0.0
+    """Dry friction that a velocity servo of 50 N m s/rad sees [N m]."""
 
     def __post_init__(self) -> None:
         _demand_finite(self, "drive")
-        if min(self.latency, self.time_constant, self.joint_damping) < 0:
-            raise ValueError("drive: latency, time_constant and joint_damping must not be negative")
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 0:
+                raise ValueError(f"drive: {field.name} {getattr(self, field.name)} must not be negative")
+        if self.gain == 0:
+            raise ValueError("drive: gain 0 would never move; give a positive number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +174,8 @@ class RobotSpec:
     """Distance kept from the position limits [rad]."""
     drive: DriveSpec = DriveSpec()
     """How the arm answers a command."""
+    identified: IdentifiedSpec | None = None
+    """What `./qgf identify` measured on the arm; takes the place of what drive says."""
     topics: TopicsSpec = TopicsSpec()
     """Names of the arm's topics, relative, so that namespaces work."""
     workspace: Box | None = None
@@ -179,6 +191,9 @@ class RobotSpec:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"joints: '{name}' is listed twice")
+        for name in self.identified.joints if self.identified else ():
+            if name not in names:
+                raise ValueError(f"identified: there is no joint '{name}'")
         for field in ("stop_time", "state_rate"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"{field} {getattr(self, field)} must be positive")
@@ -255,6 +270,8 @@ def load_robot(name: str) -> RobotSpec:
     spec = from_mapping(RobotSpec, load_yaml(path), path)
     spec = dataclasses.replace(spec, urdf=str(resolve_urdf(spec.urdf, path)))
     check_against_urdf(spec, read_urdf(spec), path)
+    if spec.identified is not None:
+        spec = dataclasses.replace(spec, drive=dataclasses.replace(spec.drive, **spec.identified.drive()))
     return spec
 
 

@@ -143,7 +143,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     (changed(lambda d: d.update(position_margin=-0.1)),
      "tiny.yaml: command_rate, command_timeout and position_margin must not be negative; correct the value"),
     (changed(lambda d: d.update(drive={"latency": -0.1})),
-     "tiny.yaml: drive: drive: latency, time_constant and joint_damping must not be negative; correct the value"),
+     "tiny.yaml: drive: drive: latency -0.1 must not be negative; correct the value"),
     (changed(lambda d: d["joints"][0].update(name="wrist")),
      "tiny.yaml: joints.wrist: the URDF has no such joint; its joints that turn: shoulder, elbow"),
     (changed(lambda d: d["joints"][0].update(name="flange")),

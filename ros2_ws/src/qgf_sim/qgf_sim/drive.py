@@ -52,8 +52,8 @@ class ActuatorSpec:
 
 
 def actuator_of(drive: DriveSpec) -> ActuatorSpec:
-    """The ideal actuator with a robot's delay and lag."""
-    return ActuatorSpec(drive.latency, drive.time_constant)
+    """The actuator that a robot's YAML describes."""
+    return ActuatorSpec(drive.latency, drive.time_constant, drive.damping_ratio, drive.gain, drive.coulomb)
 
 
 class Drive:

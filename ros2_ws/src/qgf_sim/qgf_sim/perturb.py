@@ -167,9 +167,12 @@ def draw(
     if perturbation.position_bias is not None:
         bias = tuple(perturbation.position_bias.draw(generator) for _ in robot.joints)
         values["position_bias"] = list(bias)
+    position_noise, velocity_noise = sensor.position_noise, sensor.velocity_noise
+    if robot.identified is not None and position_noise > 0.0:  # what was measured takes the place of the task's guess
+        position_noise, velocity_noise = map(robot.identified.typical, ("position_noise", "velocity_noise"))
     sensor = SensorSpec(
-        position_noise=factor * sensor.position_noise,
-        velocity_noise=factor * sensor.velocity_noise,
+        position_noise=factor * position_noise,
+        velocity_noise=factor * velocity_noise,
         position_bias=bias,
         position_quantum=value("position_quantum", 0.0),
         velocity_filter=value("velocity_filter", 0.0),

@@ -85,9 +85,12 @@ def default_settings(robot: RobotSpec, task: ReachConfig) -> dict[str, object]:
     physics_rate = task.physics_rate
     if (physics_rate / robot.state_rate) % 1.0 != 0.0:
         physics_rate = robot.state_rate * math.ceil(physics_rate / robot.state_rate)
+    noise = [task.position_noise, task.velocity_noise]
+    if robot.identified is not None:
+        noise = [robot.identified.typical("position_noise"), robot.identified.typical("velocity_noise")]
     return {"command_interface": robot.command_interface, "physics_rate": physics_rate, "state_rate": robot.state_rate,
-            "command_timeout": 0.0, "interpolate_from_desired_state": True, "position_noise": task.position_noise,
-            "velocity_noise": task.velocity_noise, "start_position": robot.home.tolist(), "seed": 0,
+            "command_timeout": 0.0, "interpolate_from_desired_state": True, "position_noise": noise[0],
+            "velocity_noise": noise[1], "start_position": robot.home.tolist(), "seed": 0,
             "engine": "pybullet", "perturb": ""}
 
 

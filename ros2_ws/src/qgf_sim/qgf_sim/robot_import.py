@@ -239,8 +239,7 @@ def to_yaml(imported: Imported, source: str) -> str:
     :param source: path or name of the URDF as the YAML is to name it.
     """
     robot = dataclasses.replace(imported.robot, urdf=source)
-    name = imported.urdf.path.name
-    header = [f"# {robot.name}, imported from {name}. What is called set or cautious is no data of it:",
+    header = [f"# {robot.name}, imported from {imported.urdf.path.name}. What is called set or cautious is not in it:",
               "# compare it with the manufacturer's. drive holds defaults, until ./qgf identify measures the arm."]
     lines = _lines(robot)
     at = lines.index(_JOINTS_HERE[0])
