@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from qgf_core.action import ActionSpec
 from qgf_core.bundle import save_bundle
+from qgf_core.config import config_root
 from qgf_core.manifest import Box, make_manifest
 from qgf_core.observation import ObservationTerm
 from qgf_core.robot import load_robot, read_urdf
@@ -92,6 +95,9 @@ def scene(tmp_path, bundle):
                 assert time.monotonic() < end, f"not within {timeout} s: {what}; last status {last}"
                 self.executor.spin_once(timeout_sec=0.05)
 
+        def topics(self):
+            return {topic for topic, _ in self.node.get_topic_names_and_types()}
+
         def last(self):
             return self.statuses[-1] if self.statuses else PolicyStatus()
 
@@ -129,6 +135,13 @@ def scene(tmp_path, bundle):
         rclpy.shutdown(context=scene.context)
 
 
+def topics_of_layouts():
+    """What the layouts for Foxglove and PlotJuggler subscribe to."""
+    folder = config_root() / "layouts"
+    plotted = ElementTree.parse(folder / "plotjuggler.xml").find("Plugins/plugin/selected_topics").get("value")
+    return set(re.findall(r'"value": "([^."]+)\.', (folder / "foxglove.json").read_text())) | set(plotted.split(";"))
+
+
 def chatter(commands):
     """Mean second difference of the commands [rad/s]: next to 0 in steady movement, 4 A for a flip of amplitude A."""
     return float(np.abs(np.diff(np.array([c.command for c in commands]), 2, axis=0)).mean())
@@ -140,6 +153,7 @@ def test_chatter_is_smoothed_and_the_command_given_back(scene):
     scene.until(lambda: scene.last().mode == PolicyStatus.ACTIVE, "active")
     scene.until(lambda: len(scene.commands) > 20 and chatter(scene.commands[-20:]) > 0.1, "chatter")
     rough = scene.listen(20)
+    scene.until(lambda: scene.topics() >= topics_of_layouts(), "the topics that the layouts name")
     assert scene.last().command_mode == "policy"
 
     scene.until(lambda: scene.last().command_mode == "smooth", "the governor engages")

@@ -103,8 +103,8 @@ class Recorder:
         except ValueError:
             self.counts.malformed += 1
             return
-        arrivals = np.array([round(arrival * 1e9)])
-        self.joint_states(names, rows[0], rows[1], rows[2], np.array([stamp]), arrivals, arrival)
+        received = np.array([round(arrival * 1e9)])
+        self.joint_states(names, rows[0], rows[1], rows[2], np.array([stamp]), received, arrival)
 
     def joint_states(self, names: Sequence[str], position: Array, velocity: Array, effort: Array, stamps: Stamps,
                      received: Stamps, arrival: float) -> None:

@@ -23,7 +23,7 @@ FEWEST_SAMPLES = 9
 """Samples from which a report is made: their differences must do for a spectrum."""
 PEAKS = 3
 """Peaks told for each joint."""
-BINS = 20
+BINS = 21
 """Of the histogram of periods."""
 NONE = np.zeros(0)
 
@@ -134,11 +134,10 @@ class Movements:
 
 
 def _histogram(window: Window, period: float) -> tuple[Array, npt.NDArray[np.uint64]]:
-    """Periods in 20 bins from half a period too short to half a period too long; the outermost hold what is beyond."""
+    """Periods in 21 bins from half a period too short to half a period too long; the outermost hold what is beyond."""
     edges = np.linspace(-0.5 * period, 0.5 * period, BINS + 1)
     deviation = np.diff(window.stamps) - period
-    # Bins are of one width: to find one's place is a division. Rounding of stamps must not move it across an edge.
-    place = np.floor((deviation + 0.5 * period) / period * BINS + 1e-6).astype(np.int64)
+    place = np.floor((deviation / period + 0.5) * BINS).astype(np.int64)  # the bins are of one width
     return edges, np.bincount(np.clip(place, 0, BINS - 1), minlength=BINS).astype(np.uint64)
 
 

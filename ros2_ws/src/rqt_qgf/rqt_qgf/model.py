@@ -259,14 +259,16 @@ class ArmModel:
         if joint not in names:
             joint = names[0] if names else ""
         policy = self.policy(now)
-        headline, worst = self._headline(level, policy)
+        rough = max((row.level for row in rows), key=SEVERITY.index, default=Level.STALE)
+        smooth = {Level.OK: "smooth", Level.WARN: "getting rough", Level.ERROR: "ROUGH", Level.STALE: "not measured"}
         summary = "no report" if report is None else report.summary
         if report is not None and stale:
             summary = f"no report for {now - arrival:.0f} s: is the monitor running?"
         unit = INTERFACE_UNITS.get(self._sent, "SI") if source == "command" else UNITS[source]
-        return View(source, unit, joint, headline, worst, summary, source in self._captured, rows,
-                    self._trace(joint, now), self._spectrum(source, joint, now), self._histograms(report, source, now),
-                    policy)
+        worst = max(level, policy.level, key=SEVERITY.index)
+        return View(source, unit, joint, f"{policy.mode}, {smooth[rough]}", worst, summary, source in self._captured,
+                    rows, self._trace(joint, now), self._spectrum(source, joint, now),
+                    self._histograms(report, source), policy)
 
     def _rows(self, source: str, report: Any, stale: bool) -> tuple[Row, ...]:
         if report is None:
@@ -281,10 +283,6 @@ class ArmModel:
             told = report.joint_level[i] if i < len(report.joint_level) else report.level
             rows.append(Row(joint, value, baseline, ratio, Level.STALE if stale else level_of(told)))
         return tuple(rows)
-
-    def _headline(self, level: Level, policy: PolicyView) -> tuple[str, Level]:
-        smooth = {Level.OK: "smooth", Level.WARN: "getting rough", Level.ERROR: "ROUGH", Level.STALE: "not measured"}
-        return f"{policy.mode}, {smooth[level]}", max(level, policy.level, key=SEVERITY.index)
 
     def _trace(self, joint: str, now: float) -> Trace:
         response = self._state[RESPONSES.get(self._sent, "position")]
@@ -309,7 +307,7 @@ class ArmModel:
             density(message.peak_power, row * peaks, peaks), message.high_frequency_cutoff,
             now - arrival > REPORT_STALE)
 
-    def _histograms(self, report: Any, source: str, now: float) -> tuple[Histogram, ...]:
+    def _histograms(self, report: Any, source: str) -> tuple[Histogram, ...]:
         histograms = []
         if report is not None and len(report.period_histogram):
             histograms.append(Histogram(f"period of {source}, from nominal", np.array(report.period_histogram_edges),
@@ -333,11 +331,15 @@ class ArmModel:
             return PolicyView(lifecycle=lifecycle)
         arrival, status = self._status
         mode = MODES[status.mode] if status.mode < len(MODES) else f"mode {status.mode}"
+        command = status.command_mode or "policy"
+        if status.smoothed_share > 0.0:
+            lag = f"{1e3 * status.smoothing_lag:.0f} ms" if math.isfinite(status.smoothing_lag) else "lag unknown"
+            command += f", {100.0 * status.smoothed_share:.0f} % smoothed, {lag}"
         facts = (
             ("late by > 10 %", f"{100.0 * status.late10:.2f} %"),
             ("jitter p99 / max", f"{1e3 * status.period_jitter_p99:.2f} / {1e3 * status.period_jitter_max:.2f} ms"),
-            ("overruns", f"{status.overruns}"),
-            ("left out", f"{status.skipped_cycles}"),
+            ("overruns / left out", f"{status.overruns} / {status.skipped_cycles}"),
+            ("command", command),
             ("limited", f"{status.limited_commands}"),
             ("e-stops", f"{status.estops}"),
             ("periods", f"{status.cycles} at {status.control_rate:g} Hz"),

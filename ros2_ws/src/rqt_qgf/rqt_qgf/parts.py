@@ -12,6 +12,7 @@ from rqt_qgf.model import View
 from rqt_qgf.theme import SIGNS, WORDS, Theme
 
 RIGHT = QtCore.Qt.AlignmentFlag.AlignRight | QtCore.Qt.AlignmentFlag.AlignVCenter
+LEFT = QtCore.Qt.AlignmentFlag.AlignLeft | QtCore.Qt.AlignmentFlag.AlignVCenter
 COLUMNS = ("joint", "live", "baseline", "ratio", "")
 
 
@@ -25,6 +26,7 @@ class JointTable(QtWidgets.QTableWidget):
         self.verticalHeader().hide()
         self.verticalHeader().setDefaultSectionSize(28)
         self.setShowGrid(False)
+        self.setMinimumHeight(230)  # seven joints and the header
         self.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.SingleSelection)
@@ -32,6 +34,8 @@ class JointTable(QtWidgets.QTableWidget):
         header.setSectionResizeMode(QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QtWidgets.QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
+        header.setDefaultAlignment(RIGHT)
+        self.horizontalHeaderItem(0).setTextAlignment(LEFT)
 
     def _set_rows(self, number_of_rows: int) -> None:
         self.setRowCount(number_of_rows)

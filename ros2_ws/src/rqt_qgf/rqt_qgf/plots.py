@@ -32,7 +32,7 @@ class Plot(pg.PlotWidget):
         item.hideButtons()
         item.setMenuEnabled(True)
         item.getViewBox().setDefaultPadding(0.02)
-        font = QtGui.QFont()
+        font = self.font_of_ticks = QtGui.QFont()
         font.setPixelSize(11)
         for side in self._labels:
             item.getAxis(side).enableAutoSIPrefix(False)
@@ -57,14 +57,19 @@ class Plot(pg.PlotWidget):
         """Show everything again, and follow."""
         self.getPlotItem().enableAutoRange()
 
+    def show_values(self, there: bool) -> None:
+        """Axes without anything to read from them carry no numbers."""
+        for side in self._labels:
+            self.getPlotItem().getAxis(side).setStyle(showValues=there)
+
 
 class TracePlot(Plot):
     """Command and response of the chosen joint."""
 
     def __init__(self) -> None:
         super().__init__("time before now [s]", "")
-        self._command = self.plot(antialias=True, connect="finite")
         self._response = self.plot(antialias=True, connect="finite")
+        self._command = self.plot(antialias=True, connect="finite")
         self._unit = ""
         self.reset_zoom()
 
@@ -75,14 +80,14 @@ class TracePlot(Plot):
 
     def key(self, theme: Theme) -> str:
         """What the lines are, as rich text."""
-        return key((theme.live, "━", "command"), (theme.response, "╍", "response"))
+        return key((theme.live, "━", "command (thick)"), (theme.response, "─", "response (thin)"))
 
     def apply(self, theme: Theme) -> None:
         """Take the theme's colours."""
         super().apply(theme)
         self._theme = theme
-        self._command.setPen(pg.mkPen(theme.live, width=WIDTH))
-        self._response.setPen(pg.mkPen(theme.response, width=WIDTH, style=DASHED))
+        self._command.setPen(pg.mkPen(theme.live, width=2.4))
+        self._response.setPen(pg.mkPen(theme.response, width=1.0))
 
     def draw(self, trace: Trace) -> None:
         """Draw a trace."""
@@ -90,6 +95,7 @@ class TracePlot(Plot):
             self._unit = trace.unit
             self._labels["left"] = f"{QUANTITIES.get(trace.unit, '')} [{trace.unit}]"
             self._relabel(self._theme)
+        self.show_values(len(trace.command_time) + len(trace.response_time) > 0)
         self._command.setData(trace.command_time, trace.command)
         self._response.setData(trace.response_time, trace.response)
 
@@ -104,7 +110,8 @@ class SpectrumPlot(Plot):
         self._live = self.plot(antialias=True, connect="finite")
         self._peaks = self.plot(pen=None, symbol="t", symbolSize=11)
         self._cutoff = pg.InfiniteLine(angle=90, movable=False, label="chatter →",
-                                       labelOpts={"position": 0.06, "anchors": [(0, 0.5), (0, 0.5)]})
+                                       labelOpts={"position": 0.04, "anchors": [(0, 0.5), (0, 0.5)]})
+        self._cutoff.label.setFont(self.font_of_ticks)
         self.addItem(self._cutoff)
         self._texts: list[pg.TextItem] = []
 
@@ -129,6 +136,7 @@ class SpectrumPlot(Plot):
         if label != self._labels["left"]:
             self._labels["left"] = label
             self._relabel(self._theme)
+        self.show_values(len(spectrum.frequency) > 0)
         # The mean is taken out before the transform: its bin says nothing, and -inf would stretch the axis.
         self._live.setData(spectrum.frequency[1:], positive(spectrum.density[1:]))
         self._baseline.setData(spectrum.frequency[1:len(spectrum.baseline)], positive(spectrum.baseline[1:]))
@@ -137,15 +145,19 @@ class SpectrumPlot(Plot):
         frequency, density = spectrum.peak_frequency[known], spectrum.peak_density[known]
         self._peaks.setData(frequency, density)
         while len(self._texts) < len(frequency):
-            self._texts.append(pg.TextItem(anchor=(0.5, 1.3)))
+            self._texts.append(pg.TextItem())
+            self._texts[-1].setFont(self.font_of_ticks)
             self.addItem(self._texts[-1], ignoreBounds=True)
         for i, text in enumerate(self._texts):
             text.setVisible(i < len(frequency))
             if i < len(frequency):
+                left = frequency[i] > 0.8 * spectrum.frequency[-1]  # of the peak, so that it stays in the plot
+                text.setAnchor((1.12, 0.5) if left else (-0.12, 0.5))
                 text.setText(f"{frequency[i]:.3g} Hz", self._theme.peak)
                 text.setPos(frequency[i], math.log10(density[i]))
-        self._cutoff.setVisible(math.isfinite(spectrum.cutoff))
-        if math.isfinite(spectrum.cutoff):
+        known_cutoff = math.isfinite(spectrum.cutoff) and spectrum.cutoff > 0.0
+        self._cutoff.setVisible(known_cutoff)
+        if known_cutoff:
             self._cutoff.setPos(spectrum.cutoff)
 
 
@@ -171,7 +183,9 @@ class HistogramPlot(Plot):
 
     def draw(self, histogram: Histogram | None) -> None:
         """Draw a histogram, or none."""
-        if histogram is None or not len(histogram.counts):
+        there = histogram is not None and len(histogram.counts) > 0
+        self.show_values(there)
+        if histogram is None or not there:
             self._bars.setOpts(x=[], height=[], y0=[])
             return
         heights = np.log10(histogram.counts + 1.0)
@@ -181,7 +195,7 @@ class HistogramPlot(Plot):
         self.getPlotItem().getAxis("left").setTicks([[(0.0, "0"), *powers]])
         if tuple(histogram.edges) != self._edges:
             self._edges = tuple(histogram.edges)
-            step = max(1, round(len(self._edges) / 6))
+            step = max(1, math.ceil(len(self._edges) / 5))
             ticks = [(i, duration(edge)) for i, edge in enumerate(self._edges) if i % step == 0 and math.isfinite(edge)]
             self.getPlotItem().getAxis("bottom").setTicks([ticks])
             self.reset_zoom()

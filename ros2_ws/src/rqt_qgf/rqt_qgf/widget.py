@@ -61,6 +61,7 @@ class Dashboard(QtWidgets.QWidget):
     def __init__(self, link: Link, theme: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self.setObjectName("dashboard")
+        self.setAttribute(QtCore.Qt.WidgetAttribute.WA_StyledBackground, True)  # inside rqt too
         self.setWindowTitle("QGF dashboard")
         self._link, self._clock = link, clock
         self._arm: Arm | None = None
@@ -155,13 +156,19 @@ class Dashboard(QtWidgets.QWidget):
         inner.addWidget(self.capture)
         column.addWidget(frame, 3)
         frame, inner, _ = titled("POLICY NODE")
-        self._facts = QtWidgets.QGridLayout()
+        area, inside = QtWidgets.QScrollArea(), QtWidgets.QWidget()
+        self._facts = QtWidgets.QGridLayout(inside)
+        self._facts.setContentsMargins(0, 0, 0, 0)
         self._facts.setVerticalSpacing(3)
         self._facts.setColumnStretch(1, 1)
+        self._facts.setRowStretch(99, 1)  # the rows stand at the top
         self.facts: dict[str, Any] = {}
-        inner.addLayout(self._facts)
-        inner.addStretch(1)
+        area.setWidgetResizable(True)
+        area.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
+        area.setWidget(inside)
+        inner.addWidget(area)
         column.addWidget(frame, 2)
+        left.setMinimumWidth(410)
         return left
 
     def _build_right(self) -> Any:
@@ -331,7 +338,7 @@ class Dashboard(QtWidgets.QWidget):
             self.say(text)
         model, now = self._frozen or (self._model, self._clock())
         sources = model.sources()
-        wanted = (self._source_wanted, self._source, "command", *sources)
+        wanted = (self._source_wanted, "command", *sources)
         self._source = next((name for name in wanted if name in sources), "command")
         if [self.source_choice.itemData(i) for i in range(self.source_choice.count())] != list(sources):
             self.source_choice.clear()
@@ -349,8 +356,8 @@ class Dashboard(QtWidgets.QWidget):
             return
         self.freeze.setText("Frozen" if self._frozen else "Freeze")
         colour = self.theme.level(view.level)
-        self._banner.setStyleSheet(f"QFrame#card {{ background: {self.theme.tint(view.level)}; border-color: {colour}; "
-                                   f"border-left: 6px solid {colour}; }}")
+        back = self.theme.tint(view.level)
+        self._banner.setStyleSheet(f"QFrame#card {{ background: {back}; border: 2px solid {colour}; }}")
         self.headline.setText(f"{SIGNS[view.level]} {view.headline}")
         self.headline.setStyleSheet(f"color: {colour};")
         self.detail.setText("\n".join(text for text in (view.policy.fault, view.summary) if text))
@@ -375,7 +382,7 @@ class Dashboard(QtWidgets.QWidget):
     def _draw_facts(self, view: View) -> None:
         for name, value in (("lifecycle", view.policy.lifecycle), ("mode", view.policy.mode), *view.policy.facts):
             if name not in self.facts:
-                line = self._facts.rowCount()
+                line = len(self.facts)
                 self.facts[name] = label("")
                 self._facts.addWidget(label("muted", name), line, 0)
                 self._facts.addWidget(self.facts[name], line, 1)

@@ -90,8 +90,26 @@ def test_facts_of_the_policy_node(messages):
     model = ArmModel()
     model.take_status(messages.status(), 0.0)
     facts = dict(model.view("command", "", 0.0).policy.facts)
-    assert facts == {"late by > 10 %": "1.23 %", "jitter p99 / max": "0.15 / 2.10 ms", "overruns": "5", "left out": "6",
-                     "limited": "7", "e-stops": "1", "periods": "1234 at 100 Hz", "bundle": "mine.pt 01234567"}
+    assert facts == {"late by > 10 %": "1.23 %", "jitter p99 / max": "0.15 / 2.10 ms", "overruns / left out": "5 / 6",
+                     "command": "policy", "limited": "7", "e-stops": "1", "periods": "1234 at 100 Hz",
+                     "bundle": "mine.pt 01234567"}
+
+
+def test_what_the_governor_does(messages):
+    model = ArmModel()
+    told = [("smooth", 0.5, math.nan, "smooth, 50 % smoothed, lag unknown"),
+            ("smooth", 1.0, 0.0604, "smooth, 100 % smoothed, 60 ms"), ("hold", 0.0, 0.0, "hold")]
+    for mode, share, lag, text in told:
+        model.take_status(messages.status(command_mode=mode, smoothed_share=share, smoothing_lag=lag), 0.0)
+        assert dict(model.view("command", "", 0.0).policy.facts)["command"] == text
+
+
+def test_late_messages_are_no_roughness(messages):
+    model = ArmModel()
+    model.take_status(messages.status(), 0.0)
+    model.take_report(messages.report(level=1, joint_level=[0, 0, 0], summary="lost: 3%"), 0.0)
+    view = model.view("command", "", 0.0)
+    assert (view.headline, view.level, view.summary) == ("ACTIVE, smooth", Level.WARN, "lost: 3%")
 
 
 def test_histograms_of_periods_and_of_stages(messages):

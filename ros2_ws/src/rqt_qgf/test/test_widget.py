@@ -87,7 +87,8 @@ def test_the_right_numbers_stand_in_the_right_cells(bench):
     assert bench.widget.table.horizontalHeaderItem(1).text() == "live [rad/s]"
     assert bench.widget.headline.text() == "■ ACTIVE, ROUGH"
     assert bench.widget.detail.text() == "chatter on elbow"
-    assert bench.widget.facts["overruns"].text() == "5" and bench.widget.facts["lifecycle"].text() == "active"
+    assert bench.widget.facts["overruns / left out"].text() == "5 / 6"
+    assert bench.widget.facts["lifecycle"].text() == "active"
 
 
 def test_choosing_a_row_shows_its_joint(bench):
