@@ -19,6 +19,7 @@ from qgf_monitor.config import MonitorConfig
 from qgf_monitor.health import Level
 from qgf_monitor.inputs import KINDS, Input
 from qgf_monitor.monitor import Judgement, Monitor
+from qgf_monitor.recorder import Recorder
 from qgf_monitor.reports import Report
 
 FIGURES = ("band_rms", "baseline_ratio", "high_frequency_ratio", "delta_high_frequency_ratio", "spectral_centroid",
@@ -142,24 +143,37 @@ def analyse(path: Path, config: MonitorConfig, selection: Selection = Selection(
     monitor = Monitor(config, selection.joints)
     if bundle:
         monitor.load_bundle(bundle)
-    monitor.recorder.takes_any_joints = bag.topics.get(command) != KINDS["PolicyCommand"]
-    inputs = {name: Input(monitor.recorder, bag.topics[name], name == command,
-                          selection.quantity if name == command else "") for name in (states, command) if name}
     series: dict[str, Series] = {}
     messages, now = 0, 0.0
-    for now, chunk in _steps((m for m in bag.messages() if m.topic in inputs), step):
-        messages += len(chunk)
-        for topic, group in groupby(chunk, key=lambda m: m.topic):
-            found = list(group)
-            inputs[topic].take([m.payload for m in found], np.array([m.received for m in found]), now)
+    for now, count in play(bag, monitor.recorder, states, command, selection.quantity, step):
+        messages += count
         for judgement in monitor.judge(now):
             _note(series, judgement, now, config)
     if not series:
         counts = ", ".join(f"{v} {k}" for k, v in dataclasses.asdict(monitor.recorder.counts).items() if v)
         why = "; ".join([*bag.notes, *([f"messages refused: {counts}"] if counts else []), *monitor.unjudged])
-        raise QgfError(f"{path}: {messages} messages on {' and '.join(inputs)}, too few to judge"
+        topics = " and ".join(filter(None, (states, command)))
+        raise QgfError(f"{path}: {messages} messages on {topics}, too few to judge"
                        f"{f' ({why})' if why else ''}; record at least some seconds of them")
     return Analysis(path, now, messages, states, command, series, (*bag.notes, *_oddities(monitor)), monitor)
+
+
+def play(bag: Bag, recorder: Recorder, states: str, command: str, quantity: str,
+         step: float) -> Iterator[tuple[float, int]]:
+    """Give a bag's messages to a recorder, `step` of its time [s] in a go; yields that time and how many they were.
+
+    :param states: topic of joint states, or "".
+    :param command: topic of commands, or "".
+    :param quantity: of commands that do not tell.
+    """
+    recorder.takes_any_joints = bag.topics.get(command) != KINDS["PolicyCommand"]
+    inputs = {name: Input(recorder, bag.topics[name], name == command, quantity if name == command else "")
+              for name in (states, command) if name}
+    for now, chunk in _steps((m for m in bag.messages() if m.topic in inputs), step):
+        for topic, group in groupby(chunk, key=lambda m: m.topic):
+            found = list(group)
+            inputs[topic].take([m.payload for m in found], np.array([m.received for m in found]), now)
+        yield now, len(chunk)
 
 
 def _steps(messages: Iterator[Message], step: float) -> Iterator[tuple[float, list[Message]]]:

@@ -16,7 +16,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from qgf_core import smoothness
 from qgf_core.errors import QgfError
-from qgf_monitor import analyse_cli
+from qgf_monitor import analyse_cli, explain_cli
 from qgf_monitor.analysis import Selection, analyse
 from qgf_monitor.config import load_config
 from qgf_monitor.health import Level
@@ -191,3 +191,23 @@ def test_a_row_that_is_no_message_does_not_stop_the_reading(tmp_path, bags):
         database.execute("UPDATE messages SET data = 'text' WHERE id = 7")
         database.execute("UPDATE messages SET topic_id = 99 WHERE id = 9")
     assert analyse(path, CONFIG).messages == 1198
+
+
+def test_explain_a_foreign_bag_whose_arm_moves_more_than_it_is_asked(tmp_path, capsys, monkeypatch, bags):
+    messages = []
+    smooth, rough = bags.recorded(12.0, 0.0), bags.recorded(12.0, 0.1)
+    for (topic, payload, received), (_, other, _) in zip(smooth, rough, strict=True):
+        messages.append((topic, other if "states" in topic else payload, received))
+    path = bags.write(tmp_path / "bag", messages=messages)
+    monkeypatch.setattr(sys, "argv", ["explain", str(path), "--json"])
+    assert explain_cli.main() == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["likeliest"] == "actuator"
+    assert re.search(r"at 3[01]\.\d Hz the arm moves", told["causes"][0]["evidence"])
+    assert [row["score"] for row in told["causes"][1:]] == [None] * 3
+    monkeypatch.setattr(sys, "argv", ["explain", str(path)])
+    assert explain_cli.main() == 0 and "most likely: actuator" in capsys.readouterr().out
+    empty = bags.write(tmp_path / "empty", messages=[])
+    monkeypatch.setattr(sys, "argv", ["explain", str(empty)])
+    assert explain_cli.main() == 2
+    assert capsys.readouterr().err.startswith(f"qgf: error: {empty}: nothing to explain")
