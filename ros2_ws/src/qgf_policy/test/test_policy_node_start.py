@@ -153,7 +153,7 @@ def test_stamped_commands_carry_names_and_a_stamp(start, operator, arm, reaching
     heard = []
     subscription = operator.node.create_subscription(JointState, "/joint_command", heard.append, 1000)
     start(remap=[f"forward_{interface}_controller/commands:=joint_command"], bundle=reaching_bundle, autostart="true",
-          stamped_commands="true", command_interface=interface, ramp_duration=0.0)
+          stamped_commands="true", command_interface=interface, ramp_duration=0.0, tracking_limit=0.0)
     operator.reach(PolicyStatus.HOLDING, timeout=60.0)
     operator.send_far_goal()
     operator.until(lambda: operator.commands and np.ptp([c.command for c in operator.commands], axis=0).max() > 1e-3,
