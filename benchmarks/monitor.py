@@ -9,7 +9,7 @@ of numbers), each of N joints. The monitor is the node as shipped, in a process 
 
   Nx1000.core_share     the monitor's CPU time over wall time
   Nx1000.memory_growth  resident memory at the end over that after 5 s of measuring
-  report_age_ms         from the stamp of the newest joint state in a report to the report's receipt, 99th percentile
+  report_age_ms         from the arrival of the newest message in a report to the report's receipt, 99th percentile
   window_cost_exponent  of the time for one report's figures over the window's samples, from 2,000 to 32,000: n log n
                         has about 1.1 there
 """

@@ -277,7 +277,8 @@ class Smoothness:
 
     high_frequency_ratio: Array
     delta_high_frequency_ratio: Array
-    """High-frequency ratio of the differences, which tells chatter from movement."""
+    """High-frequency ratio of the differences, which tells chatter from movement; of their newest even number, since
+    the transform of an odd, possibly prime one takes several times as long."""
     band_rms: Array
     spectral_centroid: Array
     mean_absolute_delta: Array
@@ -299,9 +300,11 @@ def measure(signal: npt.ArrayLike, sample_rate: float, cutoff: float, deadband: 
     """
     samples, _ = columns(signal, 9, "signal")
     spectra = spectra or Spectra(signal, sample_rate)
+    delta = np.diff(samples, axis=0)
+    delta = delta[len(delta) % 2:]
     return Smoothness(
         high_frequency_ratio=spectra.high_frequency_ratio(cutoff),
-        delta_high_frequency_ratio=Spectra(np.diff(samples, axis=0), sample_rate).high_frequency_ratio(cutoff),
+        delta_high_frequency_ratio=Spectra(delta, sample_rate).high_frequency_ratio(cutoff),
         band_rms=spectra.band_rms(cutoff),
         spectral_centroid=spectra.centroid(),
         mean_absolute_delta=np.asarray(mean_absolute_delta(samples)),
