@@ -27,17 +27,20 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import torch
+from double_backward.sac import DoubleBackwardSAC
 from double_backward.td3 import DoubleBackwardTD3
 
+from qgf_trainer.config import PaperWeights
+from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form
 from qgf_trainer.replay import Batch
+from qgf_trainer.sac import SAC, SACConfig
 from qgf_trainer.td3 import TD3, TD3Config
 
 SIZES = {"pendulum": (3, 1), "arm": (24, 7), "ant": (105, 8)}
 NETS = {"256": (256, 256), "400": (400, 300)}
 BATCH = 256
 PLAIN = FieldConfig(form="none")
-PAPER = paper_form(FieldConfig())
 DEFAULT = FieldConfig()
 
 Update = Callable[[], None]
@@ -73,24 +76,38 @@ def make_batch(n_obs: int, n_act: int) -> Batch:
     )
 
 
-def td3_paths(n_obs: int, n_act: int, hidden: tuple[int, ...]) -> dict[str, Path]:
-    """Every way of updating TD3."""
-    batch, config = make_batch(n_obs, n_act), TD3Config(hidden=hidden)
-    std = torch.ones(n_obs)
+def paths_of(learner: str, n_obs: int, n_act: int, hidden: tuple[int, ...]) -> dict[str, Path]:
+    """Every way of updating td3 or sac."""
+    batch, std = make_batch(n_obs, n_act), torch.ones(n_obs)
+    made = LEARNERS[learner]
+    config = made.config(hidden=hidden)
     paths: dict[str, Path] = {}
-    for name, field in (("plain", PLAIN), ("same_maths", PAPER), ("default", DEFAULT)):
-        agent = TD3(n_obs, n_act, config, field, 0)
+    for name, field in (("plain", PLAIN), ("same_maths", made.paper), ("default", DEFAULT)):
+        agent = made.ours(n_obs, n_act, config, field, 0)
         paths[name] = Path(lambda agent=agent: agent.update(batch, std, 1.0), describe(field))  # type: ignore[misc]
-    for name, field in (("reference", PAPER), ("reference_plain", PLAIN)):
-        other = DoubleBackwardTD3(n_obs, n_act, config, field, 0)
+    for name, field in (("reference", made.paper), ("reference_plain", PLAIN)):
+        other = made.reference(n_obs, n_act, config, field, 0)
         paths[name] = Path(lambda other=other: other.update(batch), describe(field))  # type: ignore[misc]
-    theirs = sb3_update("TD3", batch, hidden)
+    theirs = sb3_update(learner.upper(), batch, hidden)
     if theirs is not None:
         paths["sb3_plain"] = Path(theirs, "TD loss alone")
     return paths
 
 
-LEARNERS: dict[str, Callable[[int, int, tuple[int, ...]], dict[str, Path]]] = {"td3": td3_paths}
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """Ours, the double backward's, and the weights of the published form on this learner."""
+
+    ours: type[TD3] | type[SAC]
+    config: type[TD3Config] | type[SACConfig]
+    reference: type[DoubleBackwardTD3] | type[DoubleBackwardSAC]
+    paper: FieldConfig
+
+
+LEARNERS = {
+    "td3": Learner(TD3, TD3Config, DoubleBackwardTD3, paper_form(FieldConfig(), PaperWeights().td3)),
+    "sac": Learner(SAC, SACConfig, DoubleBackwardSAC, paper_form(FieldConfig(), PaperWeights().sac)),
+}
 
 
 class _Spaces(gymnasium.Env):
@@ -181,11 +198,12 @@ def main() -> int:
     if options.rounds < 1 or options.seconds <= 0:
         parser.error(f"--rounds {options.rounds} must be at least 1 and --seconds {options.seconds} positive")
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does
     flat: dict[str, float] = {}
     out = sys.stderr if options.json else sys.stdout
     for name in chosen:
         learner, size, net = name.split(".")
-        paths = LEARNERS[learner](*SIZES[size], NETS[net])
+        paths = paths_of(learner, *SIZES[size], NETS[net])
         found = summarise(name, time_rounds(paths, options.rounds, options.seconds))
         flat |= found
         print(f"{name}: batch {BATCH}, obs/act {SIZES[size]}, hidden {NETS[net]}, one thread", file=out)

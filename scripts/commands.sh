@@ -22,6 +22,8 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true -p allow_controller_without_timeout:=true
   ./qgf geometry runs/mine --plot field.png
   ./qgf compare --tasks reach --methods td3-plain td3 --seeds 3 --out runs/grid
+  ./qgf analyse BAG --html report.html    how smooth a recorded run was (rosbag2, sqlite3 or mcap)
+  ./qgf explain BAG --bundle runs/mine/bundle.pt    whose roughness it is
   ./qgf bench NAME              a benchmark of benchmarks/
 
   ./qgf setup                   makes or updates the environment: .venv and the built workspace

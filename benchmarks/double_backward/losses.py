@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from qgf_trainer.q_gradient_field import FieldConfig
+
 Critic = Callable[[Tensor], Tensor]
 """(B, n_obs + n_act) -> (B, 1)."""
 
@@ -48,3 +50,41 @@ def field_losses(
         (following - here).square().mean(),
         torch.relu(curvature + margin).mean(),
     )
+
+
+def check_published(field: FieldConfig) -> None:
+    """:raises ValueError: not the published form and not plain either, which is all that is implemented here."""
+    if field.form == "scale_free" or (field.form == "paper" and (field.every, field.rows) != (1, 0)):
+        raise ValueError("the double backward implements the published form: paper, every 1, rows 0")
+
+
+def critics_loss(
+    critics: nn.ModuleList,
+    observation: Tensor,
+    action: Tensor,
+    next_observation: Tensor,
+    target: Tensor,
+    td_weight: float,
+    field: FieldConfig,
+    state_noise: Tensor,
+    probe: Tensor,
+) -> Tensor:
+    """Weighted TD loss towards the target (B,) and weighted field losses over both critics, a scalar."""
+    pair = torch.cat([observation, action], dim=1)
+    loss = td_weight * sum(nn.functional.mse_loss(critic(pair).squeeze(1), target) for critic in critics)
+    if field.form == "paper":
+        for critic in critics:
+            mixed, consistency, curvature = field_losses(
+                critic, observation, action, next_observation, state_noise, probe, field.margin
+            )
+            loss = loss + (
+                field.mixed_partial * mixed + field.field_consistency * consistency + field.curvature * curvature
+            )
+    return loss
+
+
+def approach(target: nn.Module, online: nn.Module, tau: float) -> None:
+    """target += tau (online - target)."""
+    with torch.no_grad():
+        for old, new in zip(target.parameters(), online.parameters(), strict=True):
+            old.mul_(1.0 - tau).add_(new, alpha=tau)

@@ -9,7 +9,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from double_backward.losses import field_losses, network
+from double_backward.losses import approach, check_published, critics_loss, network
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.replay import Batch
 from qgf_trainer.td3 import TD3Config
@@ -22,8 +22,7 @@ class DoubleBackwardTD3:
     """
 
     def __init__(self, n_obs: int, n_act: int, config: TD3Config, field: FieldConfig, seed: int) -> None:
-        if field.form == "scale_free" or (field.form == "paper" and (field.every, field.rows) != (1, 0)):
-            raise ValueError("the double backward implements the published form: paper, every 1, rows 0")
+        check_published(field)
         torch.manual_seed(seed)
         self.config, self.field = config, field
         hidden = list(config.hidden)
@@ -56,26 +55,12 @@ class DoubleBackwardTD3:
             pair = torch.cat([following, next_action], dim=1)
             next_value = torch.min(self.critic_targets[0](pair), self.critic_targets[1](pair)).squeeze(1)
             target = batch.reward + self.config.gamma * (1.0 - batch.terminal) * next_value
-        pair = torch.cat([observation, action], dim=1)
-        loss = sum(nn.functional.mse_loss(critic(pair).squeeze(1), target) for critic in self.critics)
-        if self.field.form == "paper":
-            for critic in self.critics:
-                mixed, consistency, curvature = field_losses(
-                    critic, observation, action, following, state_noise, probe, self.field.margin
-                )
-                loss = loss + (
-                    self.field.mixed_partial * mixed
-                    + self.field.field_consistency * consistency
-                    + self.field.curvature * curvature
-                )
-        return loss
+        return critics_loss(self.critics, observation, action, following, target, 1.0, self.field, state_noise, probe)
 
     def _update_actor(self, batch: Batch) -> None:
         loss = -self.critics[0](torch.cat([batch.observation, self.actor(batch.observation)], dim=1)).mean()
         self.actor_optimiser.zero_grad()
         loss.backward()
         self.actor_optimiser.step()
-        with torch.no_grad():
-            for target, online in ((self.actor_target, self.actor), (self.critic_targets, self.critics)):
-                for old, new in zip(target.parameters(), online.parameters(), strict=True):
-                    old.mul_(1.0 - self.config.tau).add_(new, alpha=self.config.tau)
+        approach(self.actor_target, self.actor, self.config.tau)
+        approach(self.critic_targets, self.critics, self.config.tau)

@@ -18,6 +18,9 @@ WINDOW = 2.0
 PERCENTILE = 95.0
 """Of the windows' RMS: movements differ, and an ordinary one should not be an alarm."""
 
+RESIDUAL = "state_residual"
+"""Name of the baseline of `state_residual`, beside those of signals."""
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -71,3 +74,13 @@ def measure_baseline(episodes: Sequence[Array], sample_rate: float, cutoff: floa
     # Three digits tell a spectrum; the manifest stays readable.
     rounded = [[float(f"{value:.3g}") for value in row] for row in power.T]
     return Baseline(sample_rate, cutoff, tuple(rms.tolist()), tuple(map(tuple, rounded)))
+
+
+def state_residual(position: Array, velocity: Array, interval: Array | float) -> Array:
+    """q_k - q_(k-1) - dt_k (v_k + v_(k-1)) / 2, (K - 1, n) [rad]: 0 for a motion, by the trapezoidal rule to the third
+    order of dt; for noise what is left of it.
+
+    :param position: (K, n) [rad]. :param velocity: (K, n) [rad/s]. :param interval: (K - 1,) or for all [s].
+    """
+    step = np.broadcast_to(np.asarray(interval, dtype=np.float64), (len(position) - 1,))[:, None]
+    return np.asarray(np.diff(position, axis=0) - 0.5 * step * (velocity[1:] + velocity[:-1]))

@@ -158,6 +158,11 @@ class SlidingWindow:
         self._write(times, rows)
         return len(times)
 
+    def newest(self, count: int) -> Array:
+        """The last `count` samples as they came (count, n); a view."""
+        stop = self._next + self.capacity
+        return self._values[stop - min(count, self._length):stop]
+
     @property
     def _silence(self) -> float:
         """Interval that counts as a gap [s]; 0 before the first window, which tells the period."""

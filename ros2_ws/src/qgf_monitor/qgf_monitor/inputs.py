@@ -81,4 +81,5 @@ class Input:
         self._recorder.policy_commands(
             texts["name"], numbers["raw_action"].astype(np.float64), numbers["command"],
             numbers["observation"].astype(np.float64), texts["command_interface"][0], numbers["sequence"],
-            float(numbers["period"][-1]), texts["fault"][0], numbers["stamp"], received, arrival)
+            float(numbers["period"][-1]), texts["fault"][0], numbers["stamp"], received, arrival,
+            numbers["state_stamp"])

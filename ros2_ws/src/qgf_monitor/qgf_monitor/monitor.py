@@ -79,19 +79,28 @@ class Monitor:
         self._status = (arrival, self._policy_health.judge(mode, fault, late10, arrival), values)
 
     def use_bundle(self, path: str) -> None:
-        """Take the baselines that a bundle carries; what keeps it from that is told with the diagnoses."""
+        """As `load_bundle`, once for each path; what keeps it from that is told with the diagnoses."""
         if path == self.bundle:
             return
         self.bundle, self._bundle_note = path, ""
         try:
-            manifest = read_manifest(path)
+            self.load_bundle(path)
         except QgfError as error:
             self.set_baselines({}, ())
             self._bundle_note = f"no baseline: {error}"
-            return
-        self.set_baselines(manifest.baseline, manifest.robot.joint_names)
+
+    def load_bundle(self, path: str) -> None:
+        """Take the baselines that a bundle carries. :raises QgfError: a bad bundle, or one without baselines."""
+        manifest = read_manifest(path)
         if not manifest.baseline:
-            self._bundle_note = f"no baseline: {path} carries none; export it again"
+            raise QgfError(f"{path}: carries no baseline; export it again")
+        self.bundle = path
+        self.set_baselines(manifest.baseline, manifest.robot.joint_names)
+
+    @property
+    def unjudged(self) -> list[str]:
+        """Why signals cannot be judged."""
+        return list(self._unjudged.values())
 
     def set_baselines(self, baselines: Mapping[str, Baseline], joints: tuple[str, ...]) -> None:
         """What the policy was in simulation, by signal. :param joints: in the baselines' order."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -29,10 +30,14 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, Float64MultiArray
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from qgf_core.errors import QgfError
+from qgf_core.manifest import Manifest, read_manifest
+from qgf_monitor.attribution import Act
 from qgf_monitor.config import load_config
+from qgf_monitor.explanation import explain, policy_of, to_json
 from qgf_monitor.health import Level
 from qgf_monitor.inputs import KINDS, Input, command_kind
 from qgf_monitor.monitor import Diagnosis, Judgement, Monitor
@@ -76,6 +81,8 @@ class MonitorNode(Node):
         kind = self._parameter("command_type", "PolicyCommand", f"Message type of it, one of: {', '.join(KINDS)}.")
         quantity = self._parameter(
             "command_quantity", "", "What these commands are: position [rad], velocity [rad/s] or effort [N m].")
+        self._replay = self._parameter(
+            "replay", False, "Whether ~/explain also asks the policy again; loads torch (seconds, 200 MB).")
         kind = command_kind(kind)
         self.monitor = Monitor(load_config(path or None), tuple(name for name in joints if name))
         recorder = self.monitor.recorder
@@ -99,6 +106,8 @@ class MonitorNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._plain: dict[str, Publisher] = {}
         self._judgements: list[Judgement] = []
+        self._policy: tuple[str, Manifest, Act | None] | None = None
+        self.create_service(Trigger, "~/explain", self._explain)
         # A stopped simulation must not silence the monitor: its timers run on the steady clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for rate, callback in ((config.report_rate, self._report), (config.spectrum_rate, self._publish_spectra),
@@ -171,6 +180,20 @@ class MonitorNode(Node):
             if judgement.report.nominal_window == self.monitor.config.windows[0] \
                     and judgement.verdict.level != Level.STALE:
                 self._spectra.publish(spectrum_message(judgement.figures))
+
+    def _explain(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._drain(time.monotonic())
+        monitor = self.monitor
+        try:
+            if monitor.bundle and (self._policy is None or self._policy[0] != monitor.bundle):
+                loaded = policy_of(monitor.bundle) if self._replay else (read_manifest(monitor.bundle), None)
+                self._policy = (monitor.bundle, *loaded)
+        except QgfError as error:
+            self.get_logger().warning(f"explained without the bundle: {error}", throttle_duration_sec=10.0)
+        _, manifest, act = self._policy or ("", None, None)
+        causes = explain(monitor.recorder, monitor.config, manifest, act)
+        response.success, response.message = not math.isnan(causes[0].score), to_json(causes)
+        return response
 
     def _diagnose(self) -> None:
         self.monitor.recorder.publishers.update(

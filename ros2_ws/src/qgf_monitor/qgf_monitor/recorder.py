@@ -19,6 +19,8 @@ Stamps: TypeAlias = npt.NDArray[np.int64]
 MOST_JOINTS = 64
 """A message that names more joints than this is malformed: no window is made for it."""
 MOST_OBSERVATIONS = 1024
+INFERENCE = "inference"
+"""Not judged, but kept to tell causes: observation, raw action and the age of the state used [s], side by side."""
 JOINT_STATE = {"joint_position": "position", "joint_velocity": "velocity", "joint_effort": "effort"}
 """Signals of a joint state, and what they are."""
 
@@ -103,8 +105,8 @@ class Recorder:
         except ValueError:
             self.counts.malformed += 1
             return
-        arrivals = np.array([round(arrival * 1e9)])
-        self.joint_states(names, rows[0], rows[1], rows[2], np.array([stamp]), arrivals, arrival)
+        received = np.array([round(arrival * 1e9)])
+        self.joint_states(names, rows[0], rows[1], rows[2], np.array([stamp]), received, arrival)
 
     def joint_states(self, names: Sequence[str], position: Array, velocity: Array, effort: Array, stamps: Stamps,
                      received: Stamps, arrival: float) -> None:
@@ -150,7 +152,7 @@ class Recorder:
 
     def policy_commands(self, joint_names: Sequence[str], raw_action: Array, command: Array, observation: Array,
                         command_interface: str, sequence: npt.NDArray[np.uint64], period: float, fault: str,
-                        stamps: Stamps, received: Stamps, arrival: float) -> None:
+                        stamps: Stamps, received: Stamps, arrival: float, state_stamps: Stamps | None = None) -> None:
         """Take K policy commands with the same texts, with the fields of qgf_msgs/PolicyCommand.
 
         :param joint_names: (n,).
@@ -161,6 +163,7 @@ class Recorder:
         :param period: nominal [s].
         :param stamps: (K,) [ns], 0 where a message has none; then `received` (K,) [ns] stands in.
         :param arrival: of the newest on a steady clock [s].
+        :param state_stamps: of the states that the observations were built from (K,) [ns].
         """
         names = tuple(joint_names)
         if not 0 < len(names) <= MOST_JOINTS or len(set(names)) != len(names) or command.shape[1:] != (len(names),) \
@@ -179,8 +182,9 @@ class Recorder:
             driven = names if len(names) == raw_action.shape[1] else _numbered("action", raw_action.shape[1])
             self._add("raw_action", driven, raw_action, when, arrival, "", self.control_period, dropped)
             if observation.shape[1]:
-                both = np.concatenate([observation, raw_action], axis=1)
-                self._add("inference", _numbered("value", both.shape[1]), both, when, arrival, "", self.control_period)
+                taken = when if state_stamps is None else np.where(state_stamps == 0, when, state_stamps)
+                both = np.concatenate([observation, raw_action, 1e-9 * (when - taken)[:, None]], axis=1)
+                self._add(INFERENCE, _numbered("value", both.shape[1]), both, when, arrival, "", self.control_period)
 
     def commands(self, joint_names: Sequence[str], values: Array, quantity: str, stamps: Stamps, received: Stamps,
                  arrival: float) -> None:

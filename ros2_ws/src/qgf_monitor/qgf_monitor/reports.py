@@ -23,7 +23,7 @@ FEWEST_SAMPLES = 9
 """Samples from which a report is made: their differences must do for a spectrum."""
 PEAKS = 3
 """Peaks told for each joint."""
-BINS = 20
+BINS = 21
 """Of the histogram of periods."""
 NONE = np.zeros(0)
 
@@ -134,11 +134,10 @@ class Movements:
 
 
 def _histogram(window: Window, period: float) -> tuple[Array, npt.NDArray[np.uint64]]:
-    """Periods in 20 bins from half a period too short to half a period too long; the outermost hold what is beyond."""
+    """Periods in 21 bins from half a period too short to half a period too long; the outermost hold what is beyond."""
     edges = np.linspace(-0.5 * period, 0.5 * period, BINS + 1)
     deviation = np.diff(window.stamps) - period
-    # Bins are of one width: to find one's place is a division. Rounding of stamps must not move it across an edge.
-    place = np.floor((deviation + 0.5 * period) / period * BINS + 1e-6).astype(np.int64)
+    place = np.floor((deviation / period + 0.5) * BINS).astype(np.int64)  # the bins are of one width
     return edges, np.bincount(np.clip(place, 0, BINS - 1), minlength=BINS).astype(np.uint64)
 
 
@@ -188,8 +187,8 @@ def make_report(source: Source, control_period: float | None, config: MonitorCon
     return Figures(report, spectra, power, peaks[2], source.stamp(window.end))
 
 
-def answer(command: Source, measured: Source, config: MonitorConfig, duration: float) -> Response | None:
-    """How the measured joints answer the commands over a window [s]; None where too little of both is known.
+def side_by_side(command: Source, measured: Source, duration: float) -> tuple[Array, Array, float] | None:
+    """Command and measured signal (T, n) over a window [s] and their rate [Hz]; None where they cannot be compared.
 
     The command counts as held from one sample to the next, as drives do.
     """
@@ -202,8 +201,15 @@ def answer(command: Source, measured: Source, config: MonitorConfig, duration: f
     place = np.floor((times - began) * asked.sample_rate + 1e-6).astype(np.int64)
     inside = (place >= 0) & (times <= asked.end + 1.5 / asked.sample_rate)
     held = asked.values[np.clip(place[inside], 0, len(asked.values) - 1)]
+    return held, given.values[inside], given.sample_rate
+
+
+def answer(command: Source, measured: Source, config: MonitorConfig, duration: float) -> Response | None:
+    """How the measured joints answer the commands over a window [s]; None where too little of both is known."""
+    aligned = side_by_side(command, measured, duration)
+    if aligned is None:
+        return None
     try:
-        return response(held, given.values[inside], given.sample_rate, config.longest_lag,
-                        config.sources[measured.name].floor)
+        return response(*aligned, config.longest_lag, config.sources[measured.name].floor)
     except MetricError:
         return None

@@ -77,7 +77,7 @@ def report(**changes: object) -> Report:
         amplitude_smoothness=0.0, sparc=0.0, ldlj=0.0, rate=50.0, period_jitter_rms=0.0, period_jitter_p99=0.0,
         period_jitter_max=0.0, overruns=0, samples=101, dropped=0, lost=0, gaps=0,
         repeated_stamps=0, backward_stamps=0, clock_resets=0, resampled=False, publishers=1,
-        period_histogram_edges=np.zeros(21), period_histogram=np.zeros(20, np.uint64))
+        period_histogram_edges=np.zeros(22), period_histogram=np.zeros(21, np.uint64))
     return dataclasses.replace(smooth, **changes)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -52,6 +53,15 @@ def goal_message(message: PoseStamped, received: int) -> GoalMessage:
 def array_message(values: Vector) -> Float64MultiArray:
     """A command for the forward_command_controllers."""
     return Float64MultiArray(data=array.array("d", values.tolist()))
+
+
+def stamped_message(
+    values: Vector, interface: str, joint_names: list[str], now: int
+) -> JointState:
+    """The same with joints by name, stamped `now` [ns]: positions or velocities of a JointState, nothing else."""
+    message = JointState(name=joint_names, **{interface: array.array("d", values.tolist())})
+    message.header.stamp = time_message(now)
+    return message
 
 
 def trajectory_message(values: Vector, joint_names: tuple[str, ...], horizon: int) -> JointTrajectory:

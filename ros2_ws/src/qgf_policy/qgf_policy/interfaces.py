@@ -24,6 +24,9 @@ def choose_interface(parameters: PolicyParameters, robot: RobotSpec) -> CommandI
     if interface not in get_args(CommandInterface):
         problem, known = f"'{interface}' is not known", ", ".join(get_args(CommandInterface))
         raise ConfigError("policy_node", "command_interface", problem, f"choose one of: {known}")
+    if parameters.stamped_commands and interface == "joint_trajectory":
+        problem = "in a trajectory a stamp is when it begins, and each of these begins at once"
+        raise ConfigError("policy_node", "stamped_commands", problem, "set it to false, or command another interface")
     if runs_on(interface, robot) and not (parameters.allow_controller_without_timeout or parameters.dry_run):
         raise ConfigError(
             "policy_node",

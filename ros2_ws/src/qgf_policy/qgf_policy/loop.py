@@ -43,6 +43,8 @@ class GoalMessage(NamedTuple):
     frame: str
     stamp: int
     """[ns]"""
+    unusable: str = ""
+    """Why it cannot be used, whatever it is."""
 
 
 class Port(Protocol):
@@ -288,7 +290,7 @@ class ControlLoop:
 
     def _set_goal(self, goal: GoalMessage, now: int) -> None:
         with contextlib.suppress(StateError):  # counted, and told by the runner's status
-            self.runner.set_goal(goal.position, goal.frame, goal.stamp, now)
+            self.runner.set_goal(goal.position, goal.frame, goal.stamp, now, goal.unusable)
 
     @staticmethod
     def _do(job: Callable[[JointState, int], Any], future: Future[Any], state: JointState, now: int) -> None:

@@ -41,6 +41,7 @@ class PolicyParameters:
     control_rate: float
     command_rate: float
     command_interface: str
+    stamped_commands: bool
     allow_controller_without_timeout: bool
     autostart: bool
     dry_run: bool
@@ -50,6 +51,7 @@ class PolicyParameters:
     state_timeout: float
     state_age_from: str
     goal_timeout: float
+    transform_goals: bool
     tracking_limit: float
     saturation_time: float
     home_limit: float
@@ -90,6 +92,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "",
         "What is commanded. Empty: as the robot declares. effort is refused.",
         choices=("", "position", "velocity", "effort", "joint_trajectory"),
+    ),
+    ParameterSpec(
+        "stamped_commands",
+        False,
+        "Send positions or velocities as sensor_msgs/JointState, with a stamp and the joints' names, in place of "
+        "std_msgs/Float64MultiArray, on the same topic; ros2_control's forward controllers take the latter only.",
     ),
     ParameterSpec(
         "allow_controller_without_timeout",
@@ -143,6 +151,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "goal_timeout", 0.0, "A goal received longer ago than this is stale [s]; 0: never.", 0.0, 1e6
+    ),
+    ParameterSpec(
+        "transform_goals",
+        False,
+        "Take goals in any frame that /tf leads to; needs tf2_ros, and every message on /tf takes this process's time. "
+        "False: goals must be given in the robot's base frame.",
     ),
     ParameterSpec(
         "tracking_limit",

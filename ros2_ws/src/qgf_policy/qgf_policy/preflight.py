@@ -75,6 +75,7 @@ def prepare(parameters: PolicyParameters) -> Preflight:
     try:
         settings = RunnerSettings(
             command_interface=interface,
+            stamped_commands=parameters.stamped_commands,
             command_rate=parameters.command_rate or robot.command_rate,
             speed_scale=parameters.speed_scale,
             ramp_duration=parameters.ramp_duration,

@@ -25,8 +25,10 @@ from qgf_policy.conversions import (
     goal_message,
     nanoseconds,
     policy_command,
+    stamped_message,
     trajectory_message,
 )
+from qgf_policy.goal_frames import BaseFrameOnly
 from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.loop import GoalMessage
 from qgf_policy.runner import PolicyRunner, Vector
@@ -133,6 +135,7 @@ class RosPort:
     :param robot: names of the topics.
     :param runner: whose joints, interface and periods are meant.
     :param estop: shared with the node.
+    :param frames: turns goals into the base frame.
     :param age_from_stamp: whether a joint state's age counts from its stamp, else from its arrival.
     :param simulated: whether the loop's time is that of /clock, and so that of the stamps.
     """
@@ -144,6 +147,7 @@ class RosPort:
         robot: RobotSpec,
         runner: PolicyRunner,
         estop: EstopPort,
+        frames: BaseFrameOnly,
         age_from_stamp: bool,
         simulated: bool = False,
     ) -> None:
@@ -152,7 +156,7 @@ class RosPort:
         self._names, self._name_list = robot.joint_names, list(robot.joint_names)
         self._control_period = runner.control_period
         self._stream = TrajectoryStream(runner.manifest.robot, runner.command_period)
-        self._age_from_stamp = age_from_stamp
+        self._frames, self._age_from_stamp = frames, age_from_stamp
         self._simulated = simulated
         self._new_merger = lambda: JointStateMerger(runner.manifest.robot, runner.state_limit)
         self._merger = self._new_merger()
@@ -173,7 +177,10 @@ class RosPort:
         self._goals = node.create_subscription(
             PoseStamped, "~/goal", _unused, 10, callback_group=self._group, qos_overriding_options=OVERRIDABLE
         )
-        kind = JointTrajectory if self._interface == "joint_trajectory" else Float64MultiArray
+        self._stamped = runner.settings.stamped_commands
+        kind: Any = JointStateMessage if self._stamped else Float64MultiArray
+        if self._interface == "joint_trajectory":
+            kind = JointTrajectory
         self._commands = node.create_publisher(
             kind, getattr(robot.topics, self._interface), 1, qos_overriding_options=OVERRIDABLE
         )
@@ -187,6 +194,7 @@ class RosPort:
             self._node.destroy_subscription(subscription)
         for publisher in (self._commands, self._reports):
             self._node.destroy_publisher(publisher)
+        self._frames.destroy()
 
     @property
     def rival(self) -> str:
@@ -229,7 +237,9 @@ class RosPort:
         newest = None
         while (message := take(self._goals)) is not None:
             newest = message
-        return None if newest is None else goal_message(newest, self._clock.now().nanoseconds)
+        if newest is None:
+            return None
+        return self._frames.to_base(goal_message(newest, self._clock.now().nanoseconds))
 
     def take_estop(self) -> bool:
         """Whether a request for an emergency stop has arrived."""
@@ -239,6 +249,9 @@ class RosPort:
         """Send a command to the arm."""
         if self._interface == "joint_trajectory":
             self._commands.publish(trajectory_message(self._stream.point(values), self._names, self._stream.horizon))
+        elif self._stamped:
+            now = self._clock.now().nanoseconds
+            self._commands.publish(stamped_message(values, self._interface, self._name_list, now))
         else:
             self._commands.publish(array_message(values))
 

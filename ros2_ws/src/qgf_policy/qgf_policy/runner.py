@@ -221,11 +221,12 @@ class PolicyRunner:
         self._estopped = False
         self.deactivate()
 
-    def set_goal(self, position: ArrayLike, frame: str, stamp: int, now: int) -> None:
+    def set_goal(self, position: ArrayLike, frame: str, stamp: int, now: int, unusable: str = "") -> None:
         """Where the tool shall go.
 
         :param position: (3,) [m] in `frame`, which must be the robot's base frame.
         :param stamp: of the goal's message [ns].
+        :param unusable: why it must be refused.
         :raises StateError: refused (and counted); the goal before stays.
         """
         goal = np.array(position, dtype=np.float64)
@@ -235,7 +236,7 @@ class PolicyRunner:
         elif goal.shape != (3,) or not np.isfinite(goal).all():
             problem = f"position {goal.tolist()} is not three finite numbers"
         elif frame != self._robot.base_frame:
-            problem = f"frame '{frame}' is not the base frame '{self._robot.base_frame}'"
+            problem = unusable or f"frame '{frame}' is not the base frame '{self._robot.base_frame}'"
         elif not self.manifest.goal_region.contains(goal, GOAL_TOLERANCE):
             region = self.manifest.goal_region
             problem = (

@@ -14,6 +14,7 @@ from rclpy.node import Node
 
 from qgf_core.clocks import SteadyClock
 from qgf_core.errors import ConfigError, StateError
+from qgf_policy.goal_frames import BaseFrameOnly, TransformedGoals
 from qgf_policy.joint_state import JointState
 from qgf_policy.loop import ControlLoop, LoopReport
 from qgf_policy.parameters import PolicyParameters
@@ -72,10 +73,12 @@ class Session:
         if estopped:
             self.runner.estop("latched before configure")
             self.runner.counters.estops = 0  # counted when it was latched
+        base = flight.robot.base_frame
+        frames = TransformedGoals(node, base) if parameters.transform_goals else BaseFrameOnly(base)
         self._clock_port = ClockPort(node) if simulated else None
         clock = SteadyClock() if self._clock_port is None else SimClock(self._clock_port.newest, SteadyClock())
         from_stamp = parameters.state_age_from == "stamp"
-        self._port = RosPort(node, flight.robot, self.runner, estop, from_stamp, simulated)
+        self._port = RosPort(node, flight.robot, self.runner, estop, frames, from_stamp, simulated)
         realtime = RealtimeSettings(parameters.realtime_priority, parameters.lock_memory, parameters.cpu)
         self.loop = ControlLoop(
             self.runner,

@@ -17,6 +17,8 @@ class RunnerSettings:
     command_interface: CommandInterface = "velocity"
     command_rate: float = 0.0
     """Rate of commands: an integer multiple of the control rate; 0 means the control rate."""
+    stamped_commands: bool = False
+    """Commands carry a stamp and the joints' names."""
     speed_scale: float = 1.0
     """Factor on the desired velocity, 0.1 .. 1."""
     ramp_duration: float = 0.5

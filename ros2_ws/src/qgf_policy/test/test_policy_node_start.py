@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How policy_node starts, ends and refuses, as a process over DDS."""
 
+import collections
 import signal
 import time
 
@@ -9,12 +10,17 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from qgf_msgs.msg import PolicyStatus
 
 pytestmark = pytest.mark.ros
+
+
+def nanoseconds(stamp):
+    return stamp.sec * 10**9 + stamp.nanosec
 
 
 @pytest.fixture
@@ -140,6 +146,32 @@ def test_topics_are_renamed_and_their_quality_of_service_is_set_from_outside(sta
     # What was made at configure goes at cleanup, and comes again with the same settings.
     assert operator.transition(Transition.TRANSITION_CLEANUP) and operator.transition(Transition.TRANSITION_CONFIGURE)
     assert quality("subscriptions", "/arm/states").reliability == ReliabilityPolicy.RELIABLE
+
+
+@pytest.mark.parametrize("interface", ["velocity", "position"])
+def test_stamped_commands_carry_names_and_a_stamp(start, operator, arm, reaching_bundle, interface):
+    heard = []
+    subscription = operator.node.create_subscription(JointState, "/joint_command", heard.append, 1000)
+    start(remap=[f"forward_{interface}_controller/commands:=joint_command"], bundle=reaching_bundle, autostart="true",
+          stamped_commands="true", command_interface=interface, ramp_duration=0.0)
+    operator.reach(PolicyStatus.HOLDING, timeout=60.0)
+    operator.send_far_goal()
+    operator.until(lambda: operator.commands and np.ptp([c.command for c in operator.commands], axis=0).max() > 1e-3,
+                   "commands that change")
+    operator.listen(0.2)
+    operator.node.destroy_subscription(subscription)
+    told, sent = collections.defaultdict(list), collections.defaultdict(list)
+    for command in operator.commands:
+        told[tuple(command.command)].append(nanoseconds(command.header.stamp))
+    for message in heard:
+        sent[tuple(getattr(message, interface))].append(nanoseconds(message.header.stamp))
+        assert list(message.name) == list(operator.robot.joint_names) and len(message.effort) == 0
+        assert len(message.velocity if interface == "position" else message.position) == 0
+    stamps = np.array([nanoseconds(message.header.stamp) for message in heard])
+    assert np.all(np.diff(stamps) > 0) and np.median(np.diff(stamps)) == pytest.approx(1e7, rel=0.1)
+    # The report of a period is stamped right after its command; values that came once are surely the same period's.
+    delays = [told[v][0] - sent[v][0] for v in told if len(told[v]) == len(sent[v]) == 1]
+    assert len(delays) > 1 and min(delays) > 0 and np.median(delays) < 5e6
 
 
 def test_a_dry_run_computes_and_sends_nothing(start, operator, arm, reaching_bundle):

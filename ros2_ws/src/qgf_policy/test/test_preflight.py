@@ -53,6 +53,7 @@ def test_a_robot_of_the_same_kind_is_accepted_and_names_the_topics(parameters, t
         ({"command_rate": 250.0}, "no multiple of the control rate"),
         ({"command_interface": "effort"}, "gravity compensation"),
         ({"command_interface": "torque"}, "'torque' is not known"),
+        ({"stamped_commands": True, "command_interface": "joint_trajectory"}, "in a trajectory a stamp is when"),
         ({"state_age_from": "guess"}, "'guess' is not known"),
         ({"speed_scale": 2.0}, "speed_scale 2.0 lies outside"),
         ({"state_timeout": 0.004}, "stale after 4.0 ms, but the robot sends one every 5.0 ms"),

@@ -13,7 +13,7 @@ import numpy as np
 import pybullet
 import torch
 
-from qgf_core.baseline import Baseline, measure_baseline
+from qgf_core.baseline import RESIDUAL, Baseline, measure_baseline, state_residual
 from qgf_core.bundle import save_bundle
 from qgf_core.manifest import make_manifest
 from qgf_sim.env import ReachEnv
@@ -40,7 +40,8 @@ def baselines(episodes: Sequence[Episode], rate: float) -> dict[str, Baseline]:
     signals = {"raw_action": [e.raw_action for e in episodes], "command": [e.command for e in episodes]}
     measured = [e.measured for e in episodes if e.measured is not None]
     if measured:
-        signals |= {"joint_position": [m[:, 0] for m in measured], "joint_velocity": [m[:, 1] for m in measured]}
+        signals |= {"joint_position": [m[:, 0] for m in measured], "joint_velocity": [m[:, 1] for m in measured],
+                    RESIDUAL: [state_residual(m[:, 0], m[:, 1], 1.0 / rate) for m in measured]}
     return {name: measure_baseline(pieces, rate, rate / 5, continuous=name == "joint_position")
             for name, pieces in signals.items()}
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from qgf_trainer.networks import TwinCritic
+from qgf_trainer.networks import TwinCritic, squash
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form, q_gradient_field_losses
 from qgf_trainer.replay import Batch
+from qgf_trainer.sac import SACConfig
 from qgf_trainer.td3 import TD3Config
 
 BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
@@ -22,17 +23,22 @@ BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
 @pytest.fixture
 def double_backward(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from double_backward.sac import DoubleBackwardSAC
     from double_backward.td3 import DoubleBackwardTD3
 
-    return DoubleBackwardTD3
+    return {"td3": DoubleBackwardTD3, "sac": DoubleBackwardSAC}
 
 
-def test_its_loss_and_gradients_are_ours(double_backward):
+@pytest.mark.parametrize("learner", ["td3", "sac"])
+def test_its_loss_and_gradients_are_ours(double_backward, learner):
     torch.manual_seed(0)
     field = paper_form(FieldConfig())
-    agent = double_backward(6, 2, TD3Config(hidden=(24, 16), gamma=0.9), field, 0)
-    for module in (agent.actor_target, agent.critics, agent.critic_targets):
+    config = {"td3": TD3Config, "sac": SACConfig}[learner](hidden=(24, 16), gamma=0.9)
+    agent = double_backward[learner](6, 2, config, field, 0)
+    for module in (agent.actor, agent.critics, agent.critic_targets):
         module.double()
+    if learner == "td3":
+        agent.actor_target.double()
     with torch.no_grad():
         for parameter in agent.critic_targets.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))  # so that a target mixed up with its critic is seen
@@ -61,8 +67,14 @@ def test_its_loss_and_gradients_are_ours(double_backward):
                 ours.weights[index].copy_(torch.stack([pair[index].weight.T for pair in layers]))
                 ours.biases[index].copy_(torch.stack([pair[index].bias[None] for pair in layers]))
     with torch.no_grad():
-        next_action = (agent.actor_target(batch.next_observation) + target_noise).clamp(-1, 1)
-        value = target(batch.next_observation, next_action).min(0).values
+        if learner == "td3":
+            next_action = (agent.actor_target(batch.next_observation) + target_noise).clamp(-1, 1)
+            entropy = torch.zeros(32)
+        else:
+            mean, log_std = agent.actor(batch.next_observation).split(2, dim=1)
+            next_action, log_probability = squash(mean, log_std, target_noise)
+            entropy = -float(agent.log_temperature.exp()) * log_probability
+        value = target(batch.next_observation, next_action).min(0).values + entropy
         goal = batch.reward + 0.9 * (1 - batch.terminal) * value
     terms = q_gradient_field_losses(
         critic,
@@ -73,7 +85,7 @@ def test_its_loss_and_gradients_are_ours(double_backward):
         probe=probe,
         curvature_margin=1.0,
     )
-    td = (critic(batch.observation, batch.action) - goal).square().mean(1).sum()
+    td = (critic(batch.observation, batch.action) - goal).square().mean(1).sum() * (1.0 if learner == "td3" else 0.5)
     loss = td + 2.0 * terms.mixed_partial + 0.005 * terms.field_consistency + 2.0 * terms.curvature
     loss.backward()
     assert float(theirs.detach()) == pytest.approx(float(loss.detach()), rel=1e-12)
@@ -86,14 +98,28 @@ def test_its_loss_and_gradients_are_ours(double_backward):
 
 
 def test_it_refuses_what_it_does_not_implement(double_backward):
-    with pytest.raises(ValueError, match="published form"):
-        double_backward(6, 2, TD3Config(), FieldConfig(), 0)
-    with pytest.raises(ValueError, match="published form"):
-        double_backward(6, 2, TD3Config(), FieldConfig(form="paper", every=4, rows=0), 0)
+    for made, config in ((double_backward["td3"], TD3Config()), (double_backward["sac"], SACConfig())):
+        for field in (FieldConfig(), FieldConfig(form="paper", every=4, rows=0)):
+            with pytest.raises(ValueError, match="published form"):
+                made(6, 2, config, field, 0)
 
 
-def test_flat_json():
-    command = [sys.executable, str(BENCHMARKS / "update.py"), "--only", "td3.pendulum.256", "--json"]
+@pytest.mark.parametrize("learner", ["td3", "sac"])
+def test_its_update_learns(double_backward, learner):
+    """One-step task, reward -(a - 0.5)^2: the critic's loss falls and the actor climbs."""
+    config = {"td3": TD3Config, "sac": SACConfig}[learner](hidden=(32, 32), gamma=0.0, learning_rate=3e-3)
+    agent = double_backward[learner](1, 1, config, FieldConfig(form="none"), 0)
+    g = torch.Generator().manual_seed(0)
+    for _ in range(1000):
+        s, a = torch.randn(64, 1, generator=g), torch.rand(64, 1, generator=g) * 2 - 1
+        agent.update(Batch(s, a, -(a - 0.5).square().squeeze(1), s, torch.ones(64)))
+    action = torch.tanh(agent.actor(s)[:, :1]) if learner == "sac" else agent.actor(s)
+    assert (action - 0.5).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("learner", ["td3", "sac"])
+def test_flat_json(learner):
+    command = [sys.executable, str(BENCHMARKS / "update.py"), "--only", f"{learner}.pendulum.256", "--json"]
     command += ["--rounds", "2", "--seconds", "0.5"]
     paths = [str(BENCHMARKS.parent / "ros2_ws/src" / name) for name in ("qgf_core", "qgf_sim", "qgf_trainer")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
@@ -101,10 +127,10 @@ def test_flat_json():
     flat = json.loads(done.stdout)
     series = ["reference", "reference_plain", "plain", "same_maths", "default", "sb3_plain"]
     keys = [f"{name}_updates_per_s" for name in series] + ["same_maths_ratio", "default_ratio", "overhead"]
-    parts = (f"td3.pendulum.256.{key}{end}" for key, end in itertools.product(keys, ("", ".min", ".max")))
+    parts = (f"{learner}.pendulum.256.{key}{end}" for key, end in itertools.product(keys, ("", ".min", ".max")))
     assert set(flat) == set(parts)
     assert all(value > 0 for value in flat.values())
     assert done.stderr.count("every 1, rows 0") == 2 and done.stderr.count("TD loss alone") == 3
-    command = [*command[:2], "--only", "td3.arm.25"]
+    command = [*command[:2], "--only", f"{learner}.arm.25"]
     wrong = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert wrong.returncode == 2 and "choose one of" in wrong.stderr
