@@ -16,6 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+import rclpy
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+
 from qgf_core.bundle import load_bundle
 from qgf_demo.domain import Domain
 
@@ -25,18 +29,30 @@ PATIENT = ["-p", "autostart:=true", "-p", "allow_controller_without_timeout:=tru
            "-p", "stale_periods:=20.0"]
 """The policy node's parameters on a machine that is busy with drawing, too."""
 SCENES = {
-    "dashboard_light": (["--theme", "light", "--source", "command", "--joint", "panda_joint4"], []),
-    "dashboard_dark": (["--theme", "dark", "--source", "command", "--joint", "panda_joint6"],
-                       ["-p", "fault.noise:=8.0", "-p", "fault.delay_s:=0.04"]),
+    "dashboard_light": (["--theme", "light", "--joint", "panda_joint4"], {}),
+    "dashboard_dark": (["--theme", "dark", "--joint", "panda_joint6"], {"fault.noise": 8.0, "fault.delay_s": 0.03}),
 }
-"""Arguments of the dashboard, and faults of the arm, by the picture's name."""
+"""Arguments of the dashboard, and faults that come over the moving arm, by the picture's name."""
 
 
-def take(name: str, bundle: Path, frame: str, folder: Path, environment: dict[str, str]) -> None:
+def put(faults: dict[str, float], domain: int) -> None:
+    """Set parameters of sim_node. :raises SystemExit: it does not answer."""
+    with rclpy.init(domain_id=domain):
+        node = rclpy.create_node("faults")
+        client = AsyncParameterClient(node, "sim_node")
+        if not client.wait_for_services(10.0):
+            sys.exit("qgf: error: sim_node does not answer; what it says stands above")
+        future = client.set_parameters([Parameter(name, value=value) for name, value in faults.items()])
+        rclpy.spin_until_future_complete(node, future, timeout_sec=10.0)
+        node.destroy_node()
+
+
+def take(name: str, bundle: Path, frame: str, folder: Path, domain: int) -> None:
     """Run everything until the picture is there. :raises SystemExit: it is not."""
     shown, faults = SCENES[name]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
     start = [sys.executable, "-m"]
-    nodes = [[*start, "qgf_sim.sim_node", "--ros-args", *faults],
+    nodes = [[*start, "qgf_sim.sim_node"],
              [*start, "qgf_policy.policy_node", "--ros-args", "-p", f"bundle:={bundle}", *PATIENT],
              [*start, "qgf_monitor.monitor_node"]]
     children = [subprocess.Popen(node, env=environment) for node in nodes]
@@ -47,9 +63,11 @@ def take(name: str, bundle: Path, frame: str, folder: Path, environment: dict[st
         window = subprocess.Popen([*start, "rqt_qgf.dashboard_node", *shown, "--shot", str(picture), "--after", "15"],
                                   env=environment)
         children.append(window)
-        for x, y, z in itertools.cycle(GOALS):
+        for number, (x, y, z) in enumerate(itertools.cycle(GOALS)):
             goal = [*start, "qgf_demo.send_goal", str(x), str(y), str(z), "--frame", frame]
             subprocess.run(goal, env=environment, check=False)
+            if number == 1 and faults:
+                put(faults, domain)
             try:
                 window.wait(1.5)
                 break
@@ -80,7 +98,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with Domain() as domain:
         for name in options.only or SCENES:
-            take(name, options.bundle.resolve(), frame, options.out, {**os.environ, "ROS_DOMAIN_ID": str(domain.id)})
+            take(name, options.bundle.resolve(), frame, options.out, domain.id)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ class SlidingWindow:
                 self.clear()
                 newest = stamp
             self._going_back = 0
-            self.gaps += 0.0 < self._silence <= stamp - newest
+            self.gaps += bool(0.0 < self._silence <= stamp - newest)  # no numpy integer: messages refuse it
         self._write(np.array([stamp]), row[None])
         return True
 

@@ -13,6 +13,7 @@ from rqt_qgf.theme import SIGNS, WORDS, Theme
 
 RIGHT = QtCore.Qt.AlignmentFlag.AlignRight | QtCore.Qt.AlignmentFlag.AlignVCenter
 LEFT = QtCore.Qt.AlignmentFlag.AlignLeft | QtCore.Qt.AlignmentFlag.AlignVCenter
+LAMP_WIDTH = 88
 COLUMNS = ("joint", "live", "baseline", "ratio", "")
 
 
@@ -33,6 +34,9 @@ class JointTable(QtWidgets.QTableWidget):
         header = self.horizontalHeader()
         header.setSectionResizeMode(QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QtWidgets.QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(len(COLUMNS) - 1, QtWidgets.QHeaderView.ResizeMode.Fixed)
+        header.resizeSection(len(COLUMNS) - 1, LAMP_WIDTH)
+        header.setMinimumSectionSize(40)
         header.setHighlightSections(False)
         header.setDefaultAlignment(RIGHT)
         self.horizontalHeaderItem(0).setTextAlignment(LEFT)

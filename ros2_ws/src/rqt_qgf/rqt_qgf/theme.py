@@ -53,11 +53,10 @@ class Theme:
         #dashboard QLabel#headline {{ font-size: 22px; font-weight: 700; }}
         #dashboard QTableWidget {{ background: {self.card}; border: none; gridline-color: {self.line};
             selection-background-color: {self.hover}; selection-color: {self.ink}; outline: none; }}
-        #dashboard QTableWidget::item {{ padding: 0 8px; }}
         #dashboard QTableWidget QLabel {{ font-weight: 600; padding: 0 8px; }}
         #dashboard QScrollArea, #dashboard QScrollArea > QWidget > QWidget {{ background: {self.card}; }}
         #dashboard QHeaderView::section {{ background: {self.card}; color: {self.muted}; border: none;
-            border-bottom: 1px solid {self.line}; padding: 4px 8px; font-size: 12px; }}
+            border-bottom: 1px solid {self.line}; padding: 4px 4px; font-size: 12px; }}
         #dashboard QPushButton, #dashboard QComboBox {{ background: {self.card}; border: 1px solid {self.line};
             border-radius: 6px; padding: 5px 11px; min-height: 18px; }}
         #dashboard QPushButton:hover, #dashboard QComboBox:hover {{ background: {self.hover}; }}

@@ -278,7 +278,7 @@ class Dashboard(QtWidgets.QWidget):
             Path(path).write_text(to_csv(self._view), encoding="utf-8")
 
     def _save(self, kind: str, job: Callable[[str], None]) -> None:
-        name = f"qgf-{self._joint or 'dashboard'}.{kind}"
+        name = f"qgf-{self._view.joint if self._view else 'dashboard'}.{kind}"
         path, _ = QtWidgets.QFileDialog.getSaveFileName(self, f"Save as {kind.upper()}", name, f"*.{kind}")
         if not path:
             return
@@ -305,7 +305,7 @@ class Dashboard(QtWidgets.QWidget):
         row = self.table.currentRow()
         if self._view is not None and 0 <= row < len(self._view.rows):
             joint = self._view.rows[row].joint
-            if joint != self._joint:
+            if joint != self._view.joint:
                 self.choose_joint(joint)
 
     # --------------------------------------------------------------------------------------------------- drawing
@@ -346,7 +346,6 @@ class Dashboard(QtWidgets.QWidget):
                 self.source_choice.addItem(SOURCE_TITLES[name], name)
         self.source_choice.setCurrentIndex(self.source_choice.findData(self._source))
         self._view = model.view(self._source, self._joint, now)
-        self._joint = self._view.joint
         self.draw()
 
     def draw(self) -> None:
