@@ -66,7 +66,7 @@ def take(name: str, bundle: Path, frame: str, folder: Path, domain: int) -> None
         for number, (x, y, z) in enumerate(itertools.cycle(GOALS)):
             goal = [*start, "qgf_demo.send_goal", str(x), str(y), str(z), "--frame", frame]
             subprocess.run(goal, env=environment, check=False)
-            if number == 1 and faults:
+            if number == 0 and faults:
                 put(faults, domain)
             try:
                 window.wait(1.5)

@@ -106,7 +106,7 @@ def test_every_requirement_is_pinned() -> None:
 
 # Folders of the machines that this was written on, and names that are no part of the project. In halves, so that this
 # file passes its own test.
-MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:" + "|".join(("work", "farm", "root", "home/(?!qgf/)")) + r")(?:/|\b)")
+MACHINE_PATH = re.compile(r"(?<![\w.$}~<-])/(?:" + "|".join(("work", "farm", "root", "home/(?!qgf/)")) + r")(?:/|\b)")
 FOREIGN = (("clau", "de"), ("anthro", "pic"), ("chat", "gpt"), ("pypi", r"\.org"))
 FOREIGN_WORDS = re.compile("|".join(first + second for first, second in FOREIGN), re.IGNORECASE)
 

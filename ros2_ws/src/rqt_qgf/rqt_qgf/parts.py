@@ -13,7 +13,8 @@ from rqt_qgf.theme import SIGNS, WORDS, Theme
 
 RIGHT = QtCore.Qt.AlignmentFlag.AlignRight | QtCore.Qt.AlignmentFlag.AlignVCenter
 LEFT = QtCore.Qt.AlignmentFlag.AlignLeft | QtCore.Qt.AlignmentFlag.AlignVCenter
-LAMP_WIDTH = 88
+WIDTHS = (96, 82, 70, 88)
+"""Of all columns but the first, which takes what is left [pixels]."""
 COLUMNS = ("joint", "live", "baseline", "ratio", "")
 
 
@@ -32,11 +33,10 @@ class JointTable(QtWidgets.QTableWidget):
         self.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.SingleSelection)
         header = self.horizontalHeader()
-        header.setSectionResizeMode(QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(QtWidgets.QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(0, QtWidgets.QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(len(COLUMNS) - 1, QtWidgets.QHeaderView.ResizeMode.Fixed)
-        header.resizeSection(len(COLUMNS) - 1, LAMP_WIDTH)
-        header.setMinimumSectionSize(40)
+        for column, width in enumerate(WIDTHS, 1):
+            header.resizeSection(column, width)
         header.setHighlightSections(False)
         header.setDefaultAlignment(RIGHT)
         self.horizontalHeaderItem(0).setTextAlignment(LEFT)

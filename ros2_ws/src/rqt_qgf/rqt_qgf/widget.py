@@ -98,7 +98,7 @@ class Dashboard(QtWidgets.QWidget):
         across.addWidget(self._build_right())
         across.setStretchFactor(0, 0)
         across.setStretchFactor(1, 1)
-        across.setSizes([430, 800])
+        across.setSizes([460, 800])
         layout.addWidget(across, 1)
         layout.addLayout(self._build_bottom())
 
@@ -168,7 +168,7 @@ class Dashboard(QtWidgets.QWidget):
         area.setWidget(inside)
         inner.addWidget(area)
         column.addWidget(frame, 2)
-        left.setMinimumWidth(410)
+        left.setMinimumWidth(460)
         return left
 
     def _build_right(self) -> Any:
