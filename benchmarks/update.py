@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from double_backward.td3 import DoubleBackwardTD3
 
+from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form
 from qgf_trainer.replay import Batch
 from qgf_trainer.td3 import TD3, TD3Config
@@ -181,6 +182,7 @@ def main() -> int:
     if options.rounds < 1 or options.seconds <= 0:
         parser.error(f"--rounds {options.rounds} must be at least 1 and --seconds {options.seconds} positive")
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does
     flat: dict[str, float] = {}
     out = sys.stderr if options.json else sys.stdout
     for name in chosen:

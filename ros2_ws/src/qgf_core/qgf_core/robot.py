@@ -163,6 +163,9 @@ class RobotSpec:
     """What the driver takes: velocity, position, effort or joint_trajectory."""
     command_rate: float = 0.0
     """Rate of the commands to the driver [Hz]; 0 means the policy's control rate."""
+    command_timeout: float = 0.0
+    """The driver's velocity controller stops the arm after this long without a command [s]; 0: never, as
+    forward_command_controller, which has no timeout."""
     state_rate: float = 200.0
     """Rate of the driver's joint_states [Hz]."""
     stop_time: float = 0.5
@@ -196,8 +199,8 @@ class RobotSpec:
                 raise ValueError(f"{field} {getattr(self, field)} must be positive")
         for box in (*self.keep_out, *((self.workspace,) if self.workspace else ())):
             _demand_finite(box, "workspace or keep_out")
-        if self.command_rate < 0 or self.position_margin < 0:
-            raise ValueError("command_rate and position_margin must not be negative")
+        if min(self.command_rate, self.command_timeout, self.position_margin) < 0:
+            raise ValueError("command_rate, command_timeout and position_margin must not be negative")
         for joint in self.joints:
             if not joint.position[0] + self.position_margin < joint.home < joint.position[1] - self.position_margin:
                 raise ValueError(f"joint '{joint.name}': home {joint.home} rad lies within position_margin "

@@ -145,15 +145,24 @@ class Agent(Generic[ActorType]):
         )
 
     def _update_critic(
-        self, td_loss: Tensor, states: States, action: Tensor, observation_std: Tensor, reward_std: float
-    ) -> None:
-        """One step down the TD loss, with the field's losses where they are due and a rival's if it has one."""
-        loss = td_loss
-        extra = self.stabiliser.loss(
+        self,
+        target: Tensor,
+        td_weight: float,
+        states: States,
+        action: Tensor,
+        observation_std: Tensor,
+        reward_std: float,
+    ) -> tuple[Tensor, Tensor]:
+        """One step down the TD loss, with the field's losses where they are due and a rival's if it has one.
+
+        :param target: (B,) for the values of both critics. :param td_weight: of the sum of their mean squared errors.
+        :returns: the TD loss, a scalar, and the values (2, B).
+        """
+        value, extra = self.stabiliser.values_and_loss(
             self.critic, states.here, action, states.following, observation_std / self.std, reward_std
         )
-        if extra is not None:
-            loss = loss + extra
+        td_loss = td_weight * (value - target).square().mean(1).sum()
+        loss = td_loss if extra is None else td_loss + extra
         extra = None if self.rival is None else self.rival.critic_loss(self.critic, states, action)
         if extra is not None:
             loss = loss + extra
@@ -161,6 +170,7 @@ class Agent(Generic[ActorType]):
         loss.backward()
         self.critic_optimiser.step()
         self.updates += 1
+        return td_loss.detach(), value.detach()
 
     def _update_actor(self, loss: Tensor, states: States) -> None:
         """One step of the actor alone: gradients of the critic's weights would be computed for nothing."""

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qgf_trainer.dense import perceptron, perceptron_of
+
 
 class TwinCritic(nn.Module):
     """Two critics of one shape, stacked so that one batched product serves both.
@@ -45,7 +47,7 @@ class TwinCritic(nn.Module):
         return h.squeeze(-1)
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q values (B,) of the first critic alone, the one that the actor climbs."""
+        """Q values (B,) of the first critic alone."""
         h = torch.cat((observation, action), dim=-1)
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -53,6 +55,21 @@ class TwinCritic(nn.Module):
             if layer < last:
                 h = nn.functional.silu(h)
         return h.squeeze(-1)
+
+    def values(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The same, faster, and differentiable only once."""
+        return torch.stack([self._value(observation, action, index) for index in range(2)])
+
+    def climbed(self, observation: Tensor, action: Tensor, critics: int) -> Tensor:
+        """Q values (critics, B) of the first critics, differentiable once, by the action alone: for the actor."""
+        return torch.stack([self._value(observation, action, index, frozen=True) for index in range(critics)])
+
+    def _value(self, observation: Tensor, action: Tensor, index: int, frozen: bool = False) -> Tensor:
+        weights, biases = list(self.weights), list(self.biases)
+        if frozen:
+            weights, biases = [w.detach() for w in weights], [b.detach() for b in biases]
+        h = torch.cat((observation, action), dim=-1)
+        return perceptron(h, [w[index].T for w in weights], [b[index, 0] for b in biases]).squeeze(-1)
 
 
 class Actor(nn.Module):
@@ -69,6 +86,11 @@ class Actor(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Action (B, n_act) in [-1, 1]."""
         return self.net(observation)
+
+    @torch.jit.unused
+    def actions(self, observation: Tensor) -> Tensor:
+        """The same, faster for a batch, and differentiable only once."""
+        return torch.tanh(perceptron_of(observation, list(self.net)))
 
     @torch.jit.unused
     def features(self, observation: Tensor) -> Tensor:
@@ -104,6 +126,16 @@ class GaussianActor(nn.Module):
         """Mean and logarithm of the standard deviation, each (B, n_act), before squashing."""
         h = self.trunk(observation)
         return self.mean(h), self.log_std(h).clamp(*self._LOG_STD)
+
+    @torch.jit.unused
+    def distributions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, faster for a batch, and differentiable only once."""
+        trunk = [layer for layer in self.trunk if isinstance(layer, nn.Linear)]
+        heads = (self.mean, self.log_std)
+        weights = [*(layer.weight for layer in trunk), torch.cat([head.weight for head in heads])]
+        biases = [*(layer.bias for layer in trunk), torch.cat([head.bias for head in heads])]
+        mean, log_std = perceptron(observation, weights, biases).chunk(2, dim=-1)
+        return mean, log_std.clamp(*self._LOG_STD)
 
 
 def squash(mean: Tensor, log_std: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:

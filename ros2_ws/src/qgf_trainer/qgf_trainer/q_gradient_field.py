@@ -38,8 +38,9 @@ class FieldLosses(NamedTuple):
 
 
 class _Field(NamedTuple):
-    gradient: Tensor  # (2, 3, B, n_act) at s, s + eps and s'
-    second_derivative: Tensor  # (2, B): v^T H_aa v at s
+    value: Tensor  # (2, B): Q at s
+    gradient: Tensor  # (2, 3, n, n_act) at s + eps, s' and s, in the first n rows
+    second_derivative: Tensor  # (2, n): v^T H_aa v at s
 
 
 def _field(
@@ -50,14 +51,16 @@ def _field(
     state_noise: Tensor,
     probe: Tensor,
 ) -> _Field:
-    states = torch.cat((observation, observation + state_noise, next_observation))
-    rows = torch.cat((states, action.repeat(3, 1)), dim=-1)
-    gradient, second = FieldFunction.apply(rows, probe, critic.n_obs, *critic.weights, *list(critic.biases)[:-1])
-    return _Field(gradient.unflatten(1, (3, len(action))), second)
+    """Values of all B rows; the field in as many of them as there are rows of noise."""
+    n = len(probe)
+    states = torch.cat((observation[:n] + state_noise, next_observation[:n], observation))
+    rows = torch.cat((states, torch.cat((action[:n], action[:n], action))), dim=-1)
+    value, gradient, second = FieldFunction.apply(rows, probe, critic.n_obs, *critic.weights, *critic.biases)
+    return _Field(value, gradient.unflatten(1, (3, n)), second)
 
 
 def _losses(field: _Field, margin: float | Tensor) -> FieldLosses:
-    here, noisy, following = field.gradient.unbind(1)
+    noisy, following, here = field.gradient.unbind(1)
     batch, n_act = here.shape[1:]
     return FieldLosses(
         (noisy - here).square().sum() / (batch * n_act),
@@ -193,15 +196,44 @@ class FieldStabiliser:
         :param observation_std: (n_obs,) standard deviations over the replay buffer.
         :param reward_std: of the rewards in the replay buffer.
         """
-        config = self.config
-        due = config.form != "none" and self.updates % config.every == 0
-        self.updates += 1
-        if not due:
+        if not self._due():
             return None
-        if config.rows:  # a replayed batch is in random order: its head is a random sub-batch
-            observation, action, next_observation = (x[: config.rows] for x in (observation, action, next_observation))
-        noise = torch.randn(observation.shape, generator=self.generator, dtype=observation.dtype)
-        probe = torch.randint(0, 2, action.shape, generator=self.generator).to(action.dtype).mul_(2).sub_(1)
+        return self._terms(critic, observation, action, next_observation, observation_std, reward_std)[1]
+
+    def values_and_loss(
+        self,
+        critic: TwinCritic,
+        observation: Tensor,
+        action: Tensor,
+        next_observation: Tensor,
+        observation_std: Tensor,
+        reward_std: float,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Q(s, a) (2, B) for the TD loss, of the same pass as the field, and what `loss` returns; same arguments."""
+        if not self._due():
+            return critic.values(observation, action), None
+        return self._terms(critic, observation, action, next_observation, observation_std, reward_std)
+
+    def _due(self) -> bool:
+        """Whether this update has the terms; counts it. Terms of no weight are not computed."""
+        config = self.config
+        active = config.form != "none" and any((config.mixed_partial, config.field_consistency, config.curvature))
+        self.updates += 1
+        return active and (self.updates - 1) % config.every == 0
+
+    def _terms(
+        self,
+        critic: TwinCritic,
+        observation: Tensor,
+        action: Tensor,
+        next_observation: Tensor,
+        observation_std: Tensor,
+        reward_std: float,
+    ) -> tuple[Tensor, Tensor]:
+        config = self.config
+        n = min(config.rows or len(action), len(action))  # the head of a replayed batch is a random part of it
+        noise = torch.randn((n, critic.n_obs), generator=self.generator, dtype=observation.dtype)
+        probe = torch.randint(0, 2, (n, critic.n_act), generator=self.generator).to(action.dtype).mul_(2).sub_(1)
         noise, probe = noise.to(observation.device), probe.to(action.device)  # the generator is the processor's
         if config.form == "paper":
             field = _field(critic, observation, action, next_observation, config.noise * noise, probe)
@@ -221,7 +253,7 @@ class FieldStabiliser:
             "curvature": float(losses.curvature.detach()),
             "field_scale": self.scale,
         }
-        return config.every * (
+        return field.value, config.every * (
             config.mixed_partial * losses.mixed_partial
             + config.field_consistency * losses.field_consistency
             + curvature_weight * losses.curvature
@@ -230,7 +262,7 @@ class FieldStabiliser:
     def _track(self, field: _Field, ceiling: float) -> float:
         """G: root of the bias-corrected moving average of mean g_i^2 at s over both critics, at most `ceiling`."""
         self.terms += 1
-        square = float(field.gradient[:, 0].detach().square().mean())
+        square = float(field.gradient[:, 2].detach().square().mean())
         self._mean_square = self._SCALE_DECAY * self._mean_square + (1 - self._SCALE_DECAY) * square
         self.scale = min(math.sqrt(self._mean_square / (1 - self._SCALE_DECAY**self.terms)), ceiling)
         return self.scale

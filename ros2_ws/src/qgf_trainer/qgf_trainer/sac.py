@@ -75,7 +75,7 @@ class SAC(Agent[GaussianActor]):
 
     def _sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Reparametrised actions (B, n_act) and their log-probabilities (B,)."""
-        mean, log_std = self.actor.distribution(observation)
+        mean, log_std = self.actor.distributions(observation)
         return squash(mean, log_std, torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype))
 
     def update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
@@ -88,20 +88,19 @@ class SAC(Agent[GaussianActor]):
         temperature = self.temperature
         with torch.no_grad():
             next_action, log_probability = self._sample(following)
-            next_value = soft_value(self.critic_target(following, next_action), log_probability, temperature)
+            next_value = soft_value(self.critic_target.values(following, next_action), log_probability, temperature)
             target = td_target(batch, next_value, self.config.gamma)
-        value = self.critic(observation, batch.action)
-        td_loss = 0.5 * (value - target).square().mean(1).sum()
-        self._update_critic(td_loss, states, batch.action, observation_std, reward_std)
+        td_loss, value = self._update_critic(target, 0.5, states, batch.action, observation_std, reward_std)
         action, log_probability = self._sample(observation)
-        self._update_actor(-soft_value(self.critic(observation, action), log_probability, temperature).mean(), states)
+        climbed = self.critic.climbed(observation, action, 2)
+        self._update_actor(-soft_value(climbed, log_probability, temperature).mean(), states)
         if self.config.entropy == "auto":
             self._update_temperature(log_probability.detach())
         self._approach(self.critic_target, self.critic)
         if self.updates % self._LATEST_EVERY == 0:
             self.latest = {
-                "td_loss": float(td_loss.detach()),
-                "q_mean": float(value.detach().mean()),
+                "td_loss": float(td_loss),
+                "q_mean": float(value.mean()),
                 "temperature": self.temperature,
                 **self.stabiliser.latest,
             }

@@ -74,19 +74,17 @@ class TD3(Agent[Actor]):
         with torch.no_grad():
             noise = torch.randn(batch.action.shape, generator=self.generator) * config.target_noise
             noise.clamp_(-config.target_noise_clip, config.target_noise_clip)
-            next_action = (self.actor_target(following) + noise).clamp_(-1.0, 1.0)
-            target = td_target(batch, self.critic_target(following, next_action).min(0).values, config.gamma)
-        value = self.critic(observation, batch.action)
-        td_loss = (value - target).square().mean(1).sum()
-        self._update_critic(td_loss, states, batch.action, observation_std, reward_std)
+            next_action = (self.actor_target.actions(following) + noise).clamp_(-1.0, 1.0)
+            target = td_target(batch, self.critic_target.values(following, next_action).min(0).values, config.gamma)
+        td_loss, value = self._update_critic(target, 1.0, states, batch.action, observation_std, reward_std)
         if self.updates % config.policy_delay == 0:
-            self._update_actor(-self.critic.first(observation, self.actor(observation)).mean(), states)
+            self._update_actor(-self.critic.climbed(observation, self.actor.actions(observation), 1).mean(), states)
             self._approach(self.actor_target, self.actor)
             self._approach(self.critic_target, self.critic)
         if self.updates % self._LATEST_EVERY == 0:
             self.latest = {
-                "td_loss": float(td_loss.detach()),
-                "q_mean": float(value.detach().mean()),
+                "td_loss": float(td_loss),
+                "q_mean": float(value.mean()),
                 **self.stabiliser.latest,
             }
 

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The products by oneDNN and the written-out passes against torch's own layers, autograd and a double backward."""
+
+import copy
+
+import pytest
+import torch
+
+from qgf_trainer import dense
+from qgf_trainer.networks import Actor, GaussianActor, TwinCritic
+from qgf_trainer.q_gradient_field import FieldConfig, FieldStabiliser, paper_form, q_gradient_field_losses
+from qgf_trainer.replay import Batch
+from qgf_trainer.sac import SAC, SACConfig
+from qgf_trainer.td3 import TD3, TD3Config
+
+PATHS = [(torch.float64, False), (torch.float32, False), (torch.float32, True)]
+"""Type, and whether oneDNN may be used: it is for single precision alone."""
+
+
+@pytest.fixture(params=PATHS, ids=["float64", "float32", "onednn"])
+def path(request, monkeypatch):
+    dtype, onednn = request.param
+    if onednn and not dense.ONEDNN:
+        pytest.fail("this build of torch does not let us call oneDNN: the updates are slow here")
+    monkeypatch.setattr(dense, "ONEDNN", onednn)
+    return dtype, 1e-11 if dtype == torch.float64 else 1e-4
+
+
+def close(ours, exact, tolerance):
+    assert exact.abs().max() > 0
+    return float((ours.double() - exact).abs().max()) <= tolerance * float(exact.abs().max())
+
+
+@pytest.mark.parametrize("layout", ["plain", "transposed weight", "transposed input", "part of a larger one"])
+def test_product(path, layout):
+    dtype, tolerance = path
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=g).to(dtype) for shape in ((48, 31), (20, 31), (20,)))
+    if layout == "transposed weight":
+        weight = weight.T.contiguous().T
+    elif layout == "transposed input":
+        x = x.T.contiguous().T
+    elif layout == "part of a larger one":
+        x, weight = torch.cat((x, x), 1)[8:40, 7:38], torch.cat((weight, weight), 1)[:, 3:34]
+    exact = x.double() @ weight.double().T
+    assert close(dense.affine(x, weight), exact, tolerance)
+    assert close(dense.affine(x, weight, bias), exact + bias.double(), tolerance)
+
+
+@pytest.mark.parametrize("hidden", [(16,), (32, 24), (8, 12, 16)])
+def test_networks_equal_autograd(path, hidden):
+    """Values and gradients of every fast way through a network, against the slow one in float64."""
+    dtype, tolerance = path
+    torch.manual_seed(0)
+    actor, gaussian, critic = Actor(6, 2, hidden), GaussianActor(6, 2, hidden), TwinCritic(6, 2, hidden)
+    observation, action = torch.randn(40, 6), torch.rand(40, 2) * 2 - 1
+    ways = (
+        (actor, lambda m, s, a: m.actions(s), lambda m, s, a: m(s), False),
+        (gaussian, lambda m, s, a: torch.cat(m.distributions(s)), lambda m, s, a: torch.cat(m.distribution(s)), False),
+        (critic, lambda m, s, a: m.values(s, a).T, lambda m, s, a: m(s, a).T, True),
+        (critic, lambda m, s, a: m.climbed(s, a, 2).T, lambda m, s, a: m(s, a).T, True),
+        (critic, lambda m, s, a: m.climbed(s, a, 1).T, lambda m, s, a: m.first(s, a)[:, None], True),
+    )  # fmt: skip
+    for module, fast, slow, by_action in ways:
+        ours, exact = copy.deepcopy(module).to(dtype), copy.deepcopy(module).double()
+        a, b = action.to(dtype, copy=True).requires_grad_(), action.double().requires_grad_()
+        found, expected = fast(ours, observation.to(dtype), a), slow(exact, observation.double(), b)
+        assert close(found.detach(), expected.detach(), tolerance)
+        found.square().sum().backward()
+        expected.square().sum().backward()
+        if by_action:
+            assert close(a.grad, b.grad, tolerance)
+        for p, q in zip(ours.parameters(), exact.parameters(), strict=True):
+            if q.grad is None or (p.grad is None and by_action):  # `climbed` moves the action alone
+                continue
+            assert close(p.grad, q.grad, tolerance)
+    frozen = copy.deepcopy(critic)
+    frozen.climbed(observation, action.clone().requires_grad_(), 2).sum().backward()
+    assert all(p.grad is None for p in frozen.parameters())
+
+
+def by_autograd(critic, batch, field, noise, probe):
+    """Values, and TD loss (towards the reward) plus weighted terms, by autograd through autograd."""
+    value, n = critic(batch.observation, batch.action), len(probe)
+    a = batch.action[:n].clone().requires_grad_()
+    here, noisy, ahead = (
+        [torch.autograd.grad(q.sum(), a, create_graph=True)[0] for q in critic(states, a)]
+        for states in (batch.observation[:n], batch.observation[:n] + noise, batch.next_observation[:n])
+    )
+    bends = [(torch.autograd.grad((g * probe).sum(), a, create_graph=True)[0] * probe).sum(1) for g in here]
+    mixed = sum((x - y).square().mean() for x, y in zip(noisy, here, strict=True))
+    consistency = sum((x - y).square().mean() for x, y in zip(ahead, here, strict=True))
+    if field.form == "paper":
+        curvature = sum(torch.relu(bend + field.margin).mean() for bend in bends)
+    else:
+        scale = min(float(torch.stack(here).detach().square().mean().sqrt()), field.cap)
+        curvature = scale * sum(torch.relu(bend / a.shape[1] + field.smoothness * scale).mean() for bend in bends)
+    terms = field.mixed_partial * mixed + field.field_consistency * consistency + field.curvature * curvature
+    return value, (value - batch.reward).square().mean(1).sum() + field.every * terms
+
+
+@pytest.mark.parametrize("hidden", [(24,), (32, 16), (16, 12, 8)])
+@pytest.mark.parametrize(
+    "field",
+    [
+        paper_form(FieldConfig()),
+        FieldConfig(form="paper", mixed_partial=1.0, curvature=2.0, every=4, rows=16),
+        FieldConfig(every=1, rows=0),
+        FieldConfig(every=4, rows=16),
+    ],
+    ids=["paper", "paper, lazy", "scale-free", "scale-free, lazy"],
+)
+def test_whole_critic_loss_equals_a_double_backward(path, hidden, field):
+    dtype, tolerance = path
+    tolerance = max(tolerance, 1e-11) if dtype == torch.float64 else 1e-3  # the mixed partial is a small difference
+    torch.manual_seed(0)
+    critic = TwinCritic(6, 2, hidden).to(dtype)
+    exact = copy.deepcopy(critic).double()
+    parts = torch.randn(40, 6), torch.rand(40, 2) * 2 - 1, torch.randn(40), torch.randn(40, 6), torch.zeros(40)
+    made = Batch(*(part.to(dtype) for part in parts))
+    stabiliser, ones = FieldStabiliser(field, torch.Generator().manual_seed(3)), torch.ones(6, dtype=dtype)
+    arguments = critic, made.observation, made.action, made.next_observation, ones, 1.0
+    value, extra = stabiliser.values_and_loss(*arguments)
+    loss = (value - made.reward).square().mean(1).sum() + extra
+    loss.backward()
+    generator, n = torch.Generator().manual_seed(3), field.rows or 40
+    noise = field.noise * torch.randn((n, 6), generator=generator, dtype=dtype).double()
+    probe = torch.randint(0, 2, (n, 2), generator=generator).double() * 2 - 1
+    values, expected = by_autograd(exact, Batch(*(x.double() for x in made[:5])), field, noise, probe)
+    expected.backward()
+    assert close(value.detach(), values.detach(), tolerance)
+    assert abs(float(loss.detach() - expected.detach())) <= tolerance * abs(float(expected.detach()))
+    for p, q in zip(critic.parameters(), exact.parameters(), strict=True):
+        assert close(p.grad, q.grad, tolerance)
+    assert (stabiliser.values_and_loss(*arguments)[1] is None) == (field.every > 1)
+
+
+def test_sub_batch_is_the_whole_in_expectation():
+    """The mean over disjoint parts of a batch of the terms' gradients is the whole batch's, with the same noise."""
+    critic = TwinCritic(6, 2, (16, 16)).double()
+    g = torch.Generator().manual_seed(0)
+    s, a, following, noise = (torch.randn(32, n, generator=g, dtype=torch.float64) for n in (6, 2, 6, 6))
+    probe = torch.randint(0, 2, (32, 2), generator=g).double() * 2 - 1
+
+    def gradient(rows):
+        found = q_gradient_field_losses(
+            critic, s[rows], a[rows], following[rows], state_noise=noise[rows], probe=probe[rows], curvature_margin=1.0
+        )
+        gradients = torch.autograd.grad(sum(found), list(critic.parameters()))
+        return torch.cat([x.flatten() for x in gradients])
+
+    parts = torch.stack([gradient(slice(8 * i, 8 * i + 8)) for i in range(4)])
+    assert close(parts.mean(0), gradient(slice(None)), 1e-12)
+
+
+@pytest.mark.parametrize("make", [lambda: TD3(6, 2, TD3Config(hidden=(16, 16)), FieldConfig(), 0),
+                                  lambda: SAC(6, 2, SACConfig(hidden=(16, 16)), FieldConfig(), 0)])  # fmt: skip
+def test_updates_are_the_same_with_and_without_onednn(make, monkeypatch):
+    """Eight updates, single precision: only the rounding may differ."""
+    weights = []
+    for onednn in (True, False):
+        monkeypatch.setattr(dense, "ONEDNN", onednn)
+        agent = make()
+        for index in range(8):
+            g = torch.Generator().manual_seed(index)
+            made = Batch(*(torch.randn(*n, generator=g) for n in ((32, 6), (32, 2), (32,), (32, 6))), torch.zeros(32))
+            agent.update(made._replace(action=made.action.tanh()), torch.ones(6), 1.0)
+        weights.append(
+            torch.cat([p.detach().flatten() for p in (*agent.actor.parameters(), *agent.critic.parameters())])
+        )
+    assert (weights[0] - weights[1]).abs().max() < 2e-4 < (weights[0]).abs().max()
