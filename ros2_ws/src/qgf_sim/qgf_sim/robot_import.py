@@ -239,7 +239,8 @@ def to_yaml(imported: Imported, source: str) -> str:
     :param source: path or name of the URDF as the YAML is to name it.
     """
     robot = dataclasses.replace(imported.robot, urdf=source)
-    header = [f"# {robot.name}, imported from {imported.urdf.path.name}. What is called set or cautious is not in it:",
+    name = imported.urdf.path.name
+    header = [f"# {robot.name}, imported from {name}. What is called set or cautious is no data of it:",
               "# compare it with the manufacturer's. drive holds defaults, until ./qgf identify measures the arm."]
     lines = _lines(robot)
     at = lines.index(_JOINTS_HERE[0])
