@@ -89,7 +89,8 @@ class Campaign:
         self.estop_request = self.node.create_publisher(Bool, "policy_node/estop_request", 10)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.start("arm", [sys.executable, str(ARM)])
-        options = {"bundle": self.bundle, "autostart": "true", "saturation_time": "0.4", "ramp_duration": "0.1"}
+        options = {"bundle": self.bundle, "autostart": "true", "saturation_time": "0.4", "ramp_duration": "0.1",
+                   "allow_controller_without_timeout": "true"}
         parameters = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
         program = "from qgf_policy.start import main; main()"
         self.start("policy_node", [sys.executable, "-c", program, "--ros-args", *parameters])
@@ -204,6 +205,10 @@ class Campaign:
         recovered = self._recovered(fault)
         self.listen(0.1)
         unsafe = self._unsafe() + self.sent_bad - bad_before
+        if reacted is None or not recovered:
+            said = [f"{m.mode} {m.fault}" for _, m in self.statuses if m.fault] + [m.fault for _, m in self.commands]
+            told = "; ".join(dict.fromkeys(filter(None, said))) or "nothing"
+            print(f"{fault.name}: {reacted=}, {recovered=}, mode {self.mode()}, told {told}", file=sys.stderr)
         return {
             "detected": float(reacted is not None and reacted <= fault.within),
             "reaction": math.nan if reacted is None else reacted,

@@ -4,9 +4,10 @@
     ./qgf bench loop [--rates 250,500,1000] [--seconds 30] [--runs 3] [--json]
 
 Joint states of 7 joints come at the same rate from another process; the policy is a 256 x 256 network in a bundle, run
-by the policy node's own loop, runner, limiter and status. A cycle's time is taken when publish has returned. A period
-longer than 1.1 (late10) or 1.5 (late50) times nominal is late, and so is every deadline that was left out; the shares
-are of the deadlines due. Latency is from the take of the state to the return of publish. cpu_us is the whole process's.
+by the policy node itself with all that it does beside: limiter, ~/command, ~/status, /diagnostics, watching. A cycle's
+time is taken when publish has returned. A period longer than 1.1 (late10) or 1.5 (late50) times nominal is late, and so
+is every deadline that was left out; the shares are of the deadlines due. Latency is from the take of the state to the
+return of publish. cpu_us is the whole process's.
 
   fifo          SCHED_FIFO and mlockall (keys absent where the system does not permit them)
   plain         ordinary scheduling
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import array
+import itertools
 import json
 import os
 import statistics
@@ -29,6 +31,10 @@ from pathlib import Path
 
 import numpy as np
 
+# The arm of this benchmark stands still, and states may be late without ending what is to be measured.
+SETTINGS = {"state_timeout": 1.0, "tracking_limit": 0.0, "saturation_time": 0.0}
+GOAL = (0.5, 0.1, 0.4)
+"""[m], so that the policy is asked in every period."""
 CELLS = ("fifo", "plain", "create_timer")
 SETTLE = 1.0
 """Left out at the beginning [s]: discovery and first calls."""
@@ -38,8 +44,9 @@ SETTLE = 1.0
 
 
 def publisher(rate: float) -> None:
-    """Joint states of the Panda at home, until the parent ends this process."""
+    """Joint states of the Panda at home and a goal, until the parent ends this process."""
     import rclpy
+    from geometry_msgs.msg import PoseStamped
     from rclpy.qos import qos_profile_sensor_data
     from sensor_msgs.msg import JointState
 
@@ -55,15 +62,20 @@ def publisher(rate: float) -> None:
     states = node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
     message = JointState(name=list(robot.joint_names))
     message.position, message.velocity = array.array("d", robot.home.tolist()), array.array("d", [0.0] * 7)
+    goals, goal = node.create_publisher(PoseStamped, "/policy_node/goal", 1), PoseStamped()
+    goal.header.frame_id = robot.base_frame
+    goal.pose.position.x, goal.pose.position.y, goal.pose.position.z = GOAL
     pacer = Pacer(SteadyClock(), round(1e9 / rate))
-    while True:
+    for number in itertools.count():
         pacer.wait()
+        if number % round(rate) == 0:
+            goals.publish(goal)
         message.header.stamp = node.get_clock().now().to_msg()
         states.publish(message)
 
 
-def make_runner(rate: float, folder: Path):
-    """A runner round a freshly exported, untrained 256 x 256 policy."""
+def make_bundle(rate: float, folder: Path):
+    """A freshly exported, untrained 256 x 256 policy, loaded from `folder`/bundle.pt."""
     import torch
 
     from qgf_core.action import ActionSpec
@@ -71,8 +83,6 @@ def make_runner(rate: float, folder: Path):
     from qgf_core.manifest import Box, make_manifest
     from qgf_core.observation import ObservationTerm
     from qgf_core.robot import load_robot, read_urdf
-    from qgf_policy.runner import PolicyRunner
-    from qgf_policy.settings import RunnerSettings
 
     robot = load_robot("panda")
     names = ("joint_position", "joint_velocity", "previous_action", "tool_position_error")
@@ -92,15 +102,12 @@ def make_runner(rate: float, folder: Path):
     layers = [torch.nn.Linear(24, 256), torch.nn.SiLU(), torch.nn.Linear(256, 256), torch.nn.SiLU()]
     module = torch.nn.Sequential(*layers, torch.nn.Linear(256, 7), torch.nn.Tanh())
     save_bundle(folder / "bundle.pt", module, manifest, np.zeros((4, 24)))
-    bundle = load_bundle(folder / "bundle.pt")
-    # The arm of this benchmark stands still, and states may be late without ending what is to be measured.
-    settings = RunnerSettings(state_timeout=1.0, tracking_limit=0.0, saturation_time=0.0)
-    return bundle, PolicyRunner(bundle, settings)
+    return load_bundle(folder / "bundle.pt")
 
 
 def activate(runner, state, now: int) -> None:
-    """With a goal, so that the policy is asked in every period."""
-    runner.set_goal((0.5, 0.1, 0.4), runner.manifest.robot.base_frame, 1, now)
+    """With the goal, where no node takes one."""
+    runner.set_goal(GOAL, runner.manifest.robot.base_frame, 1, now)
     runner.activate(state, now)
 
 
@@ -131,23 +138,46 @@ class Stamps:
         }
 
 
+class RunningNode:
+    """The policy node, autostarted on a fresh bundle, spun by whoever calls `spin`.
+
+    :param port: stands in for the node's RosPort, so that it can be watched.
+    """
+
+    def __init__(self, rate: float, fifo: bool, folder: Path, port) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        from qgf_policy import session
+        from qgf_policy.policy_node import PolicyNode
+        from qgf_policy.status import Mode
+
+        session.RosPort = port
+        make_bundle(rate, folder)
+        values: dict[str, object] = {"bundle": folder / "bundle.pt", "autostart": "true"} | SETTINGS
+        values["allow_controller_without_timeout"] = "true"
+        if fifo:
+            values |= {"realtime_priority": 50, "lock_memory": "true"}
+        arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
+        rclpy.init(args=["--ros-args", *arguments])
+        self.node = node = PolicyNode()
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self.spin(30.0, lambda: node.report is not None and node.report.status.mode == Mode.ACTIVE)
+        if node.report is None or node.report.status.mode != Mode.ACTIVE:
+            raise SystemExit(f"qgf: error: the policy does not run: {node.report}")
+
+    def spin(self, seconds: float, done=lambda: False) -> None:
+        """Let the node do what it does beside the loop."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not done() and self.node.exit_code is None:
+            self._executor.spin_once(timeout_sec=0.5)
+
+
 def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str, float] | None:
-    """The policy node's loop; None where real-time rights were asked for and not given."""
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
+    """The policy node itself; None where real-time rights were asked for and not given."""
+    from qgf_policy.ros_port import RosPort
 
-    from qgf_core.clocks import SteadyClock
-    from qgf_msgs.msg import PolicyStatus
-    from qgf_policy.conversions import NodeState, policy_status
-    from qgf_policy.loop import ControlLoop
-    from qgf_policy.preflight import warm_up
-    from qgf_policy.realtime import Companions
-    from qgf_policy.ros_port import EstopPort, RosPort
-    from qgf_policy.settings import RealtimeSettings
-
-    bundle, runner = make_runner(rate, folder)
-    rclpy.init()
-    node = rclpy.create_node("policy_node")
     stamps = Stamps()
 
     class StampedPort(RosPort):
@@ -160,40 +190,16 @@ def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str,
             stamps.out.append(time.monotonic_ns())
             stamps.taken.append(self.began)
 
-    port = StampedPort(node, bundle.manifest.robot, runner, EstopPort(node), age_from_stamp=True)
-    realtime = RealtimeSettings(50, lock_memory=True) if fifo else RealtimeSettings()
-    loop = ControlLoop(runner, port, SteadyClock(), realtime, prepare=lambda: warm_up(bundle))
-    loop.start()
-    if loop.notes:
-        print("; ".join(loop.notes), file=sys.stderr)
+    running = RunningNode(rate, fifo, folder, StampedPort)
+    if running.node.notes:
+        print("; ".join(running.node.notes), file=sys.stderr)
         return None
-    companions = Companions(realtime, loop.thread_id)
-    status = node.create_publisher(PolicyStatus, "~/status", 10)
-
-    def tell() -> None:
-        for report in loop.reports():
-            status.publish(policy_status(report, NodeState(), node.get_clock().now().nanoseconds))
-
-    node.create_timer(0.1, tell)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    end = time.monotonic() + 30.0
-    while loop.call(runner.judge_activation).result(5.0) is not None:
-        executor.spin_once(timeout_sec=0.05)
-        if time.monotonic() > end:
-            raise SystemExit("no joint states within 30 s")
-    loop.call(lambda state, now: activate(runner, state, now)).result(5.0)
-    began = time.process_time()
-    end = time.monotonic() + seconds + SETTLE
-    while time.monotonic() < end:
-        executor.spin_once(timeout_sec=0.1)
-    cpu = time.process_time() - began
-    cycles = len(stamps.out)
-    held = runner.counters.faults_stale_state
-    loop.stop(2.0)
-    companions.end()
-    del stamps.out[cycles:], stamps.taken[cycles:]
-    return stamps.figures(runner.command_period, cpu) | {"held": float(held)}
+    first, began = len(stamps.out), time.process_time()
+    running.spin(seconds + SETTLE)
+    cpu, last, counters = time.process_time() - began, len(stamps.out), running.node.report.status.counters
+    running.node.end()
+    stamps.out, stamps.taken = stamps.out[first:last], stamps.taken[first:last]
+    return stamps.figures(round(1e9 / rate), cpu) | {"held": float(counters.faults_stale_state)}
 
 
 def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
@@ -207,9 +213,11 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
     from qgf_msgs.msg import PolicyCommand
     from qgf_policy.conversions import array_message, nanoseconds, policy_command
     from qgf_policy.joint_state import JointStateMerger
+    from qgf_policy.runner import PolicyRunner
+    from qgf_policy.settings import RunnerSettings
 
     torch.set_num_threads(1)
-    _, runner = make_runner(rate, folder)
+    runner = PolicyRunner(make_bundle(rate, folder), RunnerSettings(**SETTINGS))
     robot = runner.manifest.robot
     rclpy.init()
     node = rclpy.create_node("policy_node")

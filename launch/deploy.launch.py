@@ -24,6 +24,9 @@ ARGUMENTS = (
         "command_interface", default_value="", choices=["", "velocity", "position", "joint_trajectory"],
         description="What the arm's active controller takes; empty: as the robot's description says."),
     DeclareLaunchArgument(
+        "allow_controller_without_timeout", default_value="false", choices=BOOLEAN,
+        description="Send velocities although the arm's controller has no timeout and would run on by itself."),
+    DeclareLaunchArgument(
         "control_rate", default_value="0.0",
         description="Rate of the policy [Hz]; 0: the bundle's, and no other is taken."),
     DeclareLaunchArgument(
@@ -47,6 +50,7 @@ ARGUMENTS = (
 POLICY_PARAMETERS = {
     "bundle": str, "robot": str, "command_interface": str, "control_rate": float, "command_rate": float,
     "speed_scale": float, "dry_run": bool, "autostart": bool, "realtime_priority": int,
+    "allow_controller_without_timeout": bool,
 }
 
 

@@ -25,6 +25,9 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         "autostart", default_value="true", choices=BOOLEAN,
         description="Let the policy node configure and activate itself as soon as joint states arrive."),
+    DeclareLaunchArgument(
+        "allow_controller_without_timeout", default_value="true", choices=BOOLEAN,
+        description="Send velocities although nothing stops the simulated arm if the policy node dies."),
     DeclareLaunchArgument("gui", default_value="false", choices=BOOLEAN, description="Show the physics in a window."),
     DeclareLaunchArgument(
         "command_timeout", default_value="0.0",

@@ -14,12 +14,16 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf demo                    everything: set-up, training, deployment, measurement, report (start here)
   ./qgf test                    set-up, then style, types and the fast test suite
 
+  ./qgf robot import my_arm.urdf --tool tool0    describes an arm: config/robots/*.yaml from its URDF
   ./qgf train  --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/mine
   ./qgf evaluate runs/mine/bundle.pt --episodes 20 --json
   ./qgf preflight runs/mine/bundle.pt     checks a bundle and the live arm; commands nothing
-  ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true
+  ./qgf dashboard               a window on a running policy: smoothness, spectra, timing, emergency stop
+  ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true -p allow_controller_without_timeout:=true
   ./qgf geometry runs/mine --plot field.png
   ./qgf compare --tasks reach --methods td3-plain td3 --seeds 3 --out runs/grid
+  ./qgf analyse BAG --html report.html    how smooth a recorded run was (rosbag2, sqlite3 or mcap)
+  ./qgf explain BAG --bundle runs/mine/bundle.pt    whose roughness it is
   ./qgf bench NAME              a benchmark of benchmarks/
 
   ./qgf setup                   makes or updates the environment: .venv and the built workspace

@@ -192,7 +192,7 @@ build_pybullet_wheel() {
 }
 
 install_python_packages() {
-    local files=(build robot train dev) arguments=() options name
+    local files=(build robot train gui dev) arguments=() options name
     if [[ $ROS_MODE == wheels ]]; then
         files+=(ros numpy)
     else

@@ -19,6 +19,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "governor_node = qgf_monitor.governor_node:main",
             "monitor_node = qgf_monitor.monitor_node:main",
         ],
     },

@@ -12,6 +12,10 @@ from typing import Protocol
 class Clock(Protocol):
     """What a fixed-rate loop needs of time, in nanoseconds of a clock that never steps."""
 
+    @property
+    def simulated(self) -> bool:
+        """Whether it moves in steps of its own: then a wake after the deadline is no fault of the machine."""
+
     def now(self) -> int:
         """Present time [ns]."""
 
@@ -29,6 +33,7 @@ class SteadyClock:
     Python has no `clock_nanosleep`; a relative sleep would start from whenever the thread got to run.
     """
 
+    simulated = False
     _TIMER_ABSTIME = 1
 
     def __init__(self) -> None:
@@ -53,6 +58,8 @@ class SteadyClock:
 class VirtualClock:
     """A clock that moves only when told to, for exact assertions about timing."""
 
+    simulated = False
+
     def __init__(self, start: int = 0) -> None:
         self._now = start
 
@@ -74,8 +81,8 @@ class VirtualClock:
 class Pacer:
     """Absolute deadlines of a fixed-rate loop: a deadline that was missed is counted and skipped, never made up for.
 
-    All cycles start on one grid, so that no two are closer than a period (a limiter, which allows so much change in a
-    period, counts on that) and waking late never adds up.
+    All cycles start on one grid, so that waking late never adds up. One that wakes later than half a period after its
+    deadline is left out too: it would come too close before the next (a limiter allows so much change in a period).
 
     :param clock: steady or virtual clock.
     :param period: [ns].
@@ -99,6 +106,10 @@ class Pacer:
             missed = -(-late // self.period)
             deadline += missed * self.period
         self.clock.sleep_until(deadline)
+        while not self.clock.simulated and 2 * (late := self.clock.now() - deadline) > self.period:
+            more = (late + self.period // 2) // self.period
+            missed, deadline = missed + more, deadline + more * self.period
+            self.clock.sleep_until(deadline)
         self.skipped += missed
         self.deadline = deadline
         return deadline

@@ -13,6 +13,7 @@ import numpy as np
 
 from qgf_core.action import ActionDecoder, ActionSpec
 from qgf_core.archive import open_sealed, read_archive
+from qgf_core.baseline import Baseline
 from qgf_core.config import from_mapping, to_mapping
 from qgf_core.errors import BundleError, ConfigError
 from qgf_core.kinematics import Kinematics
@@ -42,6 +43,9 @@ class Manifest:
     """Algorithm, losses, seeds, steps, versions."""
     evaluation: dict[str, Any]
     """Figures of the evaluation in simulation: success, return, every smoothness metric."""
+    baseline: dict[str, Baseline] = dataclasses.field(default_factory=dict)
+    """How smooth the policy was in that evaluation, by signal ("raw_action", "command", "joint_position",
+    "joint_velocity") and joint; empty in bundles that do not tell."""
     urdf: str = dataclasses.field(default="", repr=False, compare=False)
     """Mesh-free URDF; an entry of its own in the bundle, not part of the JSON."""
     schema_version: Literal[1] = 1

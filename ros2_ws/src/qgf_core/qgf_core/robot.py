@@ -37,6 +37,7 @@ class JointSpec:
     """One joint: its name in the driver's joint_states, where home is, and how far, fast and hard it may go."""
 
     name: str
+    """As in the URDF and in the driver's joint_states."""
     position: tuple[float, float]
     """Lower and upper limit [rad]."""
     velocity: float
@@ -93,6 +94,7 @@ class ToolSpec:
     """The point that tasks speak of."""
 
     link: str
+    """Link of the URDF that it is fixed to."""
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Position of the tool point in the link's frame [m]."""
 
@@ -122,10 +124,15 @@ class TopicsSpec:
     """Names of the arm's topics, relative, so that namespaces work."""
 
     joint_states: str = "joint_states"
+    """What the driver tells of the joints."""
     position: str = "forward_position_controller/commands"
+    """Where the driver takes positions."""
     velocity: str = "forward_velocity_controller/commands"
+    """Where the driver takes velocities."""
     effort: str = "forward_effort_controller/commands"
+    """Where the driver takes torques."""
     joint_trajectory: str = "joint_trajectory_controller/joint_trajectory"
+    """Where the driver takes trajectories."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +140,22 @@ class RobotSpec:
     """One arm. Arrays are in the order of `joints`; that order is the policy's."""
 
     name: str
+    """What the arm is called; bundles carry it."""
     urdf: str
     """URDF file: absolute, relative to the YAML, or `package:path` for a file that a Python package ships."""
     base_frame: str
+    """Root link of the URDF: goals and boxes are given in its frame."""
     tool: ToolSpec
+    """The point that tasks speak of."""
     joints: tuple[JointSpec, ...]
+    """From the base to the tool."""
     command_interface: CommandInterface = "velocity"
+    """What the driver takes: velocity, position, effort or joint_trajectory."""
     command_rate: float = 0.0
     """Rate of the commands to the driver [Hz]; 0 means the policy's control rate."""
+    command_timeout: float = 0.0
+    """The driver's velocity controller stops the arm after this long without a command [s]; 0: never, as
+    forward_command_controller, which has no timeout."""
     state_rate: float = 200.0
     """Rate of the driver's joint_states [Hz]."""
     stop_time: float = 0.5
@@ -148,7 +163,9 @@ class RobotSpec:
     position_margin: float = 0.05
     """Distance kept from the position limits [rad]."""
     drive: DriveSpec = DriveSpec()
+    """How the arm answers a command."""
     topics: TopicsSpec = TopicsSpec()
+    """Names of the arm's topics, relative, so that namespaces work."""
     workspace: Box | None = None
     """Where the tool point may be [m]; the policy node stops the arm before it leaves."""
     keep_out: tuple[Box, ...] = ()
@@ -167,8 +184,8 @@ class RobotSpec:
                 raise ValueError(f"{field} {getattr(self, field)} must be positive")
         for box in (*self.keep_out, *((self.workspace,) if self.workspace else ())):
             _demand_finite(box, "workspace or keep_out")
-        if self.command_rate < 0 or self.position_margin < 0:
-            raise ValueError("command_rate and position_margin must not be negative")
+        if min(self.command_rate, self.command_timeout, self.position_margin) < 0:
+            raise ValueError("command_rate, command_timeout and position_margin must not be negative")
         for joint in self.joints:
             if not joint.position[0] + self.position_margin < joint.home < joint.position[1] - self.position_margin:
                 raise ValueError(f"joint '{joint.name}': home {joint.home} rad lies within position_margin "
@@ -268,7 +285,8 @@ def read_urdf(spec: RobotSpec) -> str:
         raise RobotError(spec.urdf, "", f"cannot be read ({error})", "correct the path") from error
 
 
-def _parse_urdf(urdf_text: str, source: object) -> ElementTree.Element:
+def parse_urdf(urdf_text: str, source: object) -> ElementTree.Element:
+    """The <robot> element of a URDF read from `source`. :raises RobotError: not XML, or no URDF."""
     # Without namespaces, as the robotics world reads URDFs: some carry prefixes, such as drake:, that nobody declares.
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
@@ -288,7 +306,7 @@ def strip_meshes(urdf_text: str) -> str:
 
     :raises RobotError: not XML, or no URDF.
     """
-    root = _parse_urdf(urdf_text, "URDF")
+    root = parse_urdf(urdf_text, "URDF")
     for link in root.iter("link"):
         for kind in ("visual", "collision"):
             for element in link.findall(kind):
@@ -301,7 +319,7 @@ def links_without_inertia(urdf_text: str) -> frozenset[str]:
 
     :raises RobotError: not XML, or no URDF.
     """
-    links = _parse_urdf(urdf_text, "URDF").findall("link")
+    links = parse_urdf(urdf_text, "URDF").findall("link")
     return frozenset(link.get("name", "") for link in links if link.find("inertial") is None)
 
 
@@ -311,8 +329,8 @@ def check_against_urdf(spec: RobotSpec, urdf_text: str, source: object) -> None:
     :raises RobotError: the URDF is no tree, lacks a joint or link that the spec names, roots in another base frame, has
         a joint that cannot turn, or limits narrower than the spec's.
     """
-    root = _parse_urdf(urdf_text, spec.urdf)
-    base = _root_link(root, spec.urdf)
+    root = parse_urdf(urdf_text, spec.urdf)
+    base = root_link(root, spec.urdf)
     links = [link.get("name", "") for link in root.findall("link")]
     if spec.tool.link not in links:
         remedy = f"choose one of: {', '.join(links)}"
@@ -329,7 +347,7 @@ def check_against_urdf(spec: RobotSpec, urdf_text: str, source: object) -> None:
         _check_joint(joint, element, spec.urdf, source)
 
 
-def _root_link(root: ElementTree.Element, urdf: str) -> str:
+def root_link(root: ElementTree.Element, urdf: str) -> str:
     """The one link without a parent, all others being reached from it. :raises RobotError: the URDF is no such tree."""
     links = [link.get("name", "") for link in root.findall("link")]
     children: dict[str, list[str]] = {link: [] for link in links}

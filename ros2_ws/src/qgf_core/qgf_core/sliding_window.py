@@ -11,6 +11,7 @@ import numpy.typing as npt
 from qgf_core.errors import MetricError
 from qgf_core.samples import Array, positive
 from qgf_core.smoothness import PeriodJitter, Smoothness, measure, period_jitter
+from qgf_core.spectral import Spectra
 
 GAP_PERIODS, GAP_DURATION = 10.0, 0.05
 """A silence of more than this many periods and this time [s] cuts the window: filling it would invent smoothness."""
@@ -48,9 +49,16 @@ class Window:
         """From the first sample to one period after the last [s]."""
         return len(self.values) / self.sample_rate
 
-    def measure(self, cutoff: float, deadband: float = 0.0) -> Smoothness:
-        """`qgf_core.smoothness.measure` of the window. :param cutoff: [Hz]. :param deadband: [unit of the signal]."""
-        return measure(self.values, self.sample_rate, cutoff, deadband)
+    def spectra(self) -> Spectra:
+        """Of the values."""
+        return Spectra(self.values, self.sample_rate)
+
+    def measure(self, cutoff: float, deadband: float = 0.0, spectra: Spectra | None = None) -> Smoothness:
+        """`qgf_core.smoothness.measure` of the window.
+
+        :param cutoff: [Hz]. :param deadband: [unit of the signal]. :param spectra: of the window, if at hand.
+        """
+        return measure(self.values, self.sample_rate, cutoff, deadband, spectra)
 
     def jitter(self, period: float | None = None) -> PeriodJitter:
         """`qgf_core.smoothness.period_jitter` of the stamps. :param period: nominal [s], else the median interval."""
@@ -90,6 +98,9 @@ class SlidingWindow:
         """Samples dropped because their stamp was before that of the newest."""
         self.restarts = 0
         """Times that the window began afresh because the clock was set back."""
+        self.gaps = 0
+        """Silences that cut the window."""
+        self._period = 0.0
 
     def __len__(self) -> int:
         """Samples held, some of which may be older than `duration`."""
@@ -110,7 +121,7 @@ class SlidingWindow:
         if row.shape != (self.joints,) or not np.isfinite(row).all() or not np.isfinite(stamp):
             raise MetricError(f"values: {values!r} at {stamp}; give {self.joints} finite numbers and a finite stamp")
         if self._length:
-            newest = self._stamps[self._next - 1 + (self.capacity if self._next == 0 else 0)]
+            newest = self._stamps[self._next - 1 + self.capacity]
             if abs(stamp - newest) < SHORTEST_INTERVAL:
                 self.repeated += 1
                 return False
@@ -121,24 +132,62 @@ class SlidingWindow:
                     return False
                 self.restarts += 1
                 self.clear()
+                newest = stamp
             self._going_back = 0
-        for place in (self._next, self._next + self.capacity):
-            self._values[place] = row
-            self._stamps[place] = stamp
-        self._next = (self._next + 1) % self.capacity
-        self._length = min(self._length + 1, self.capacity)
+            self.gaps += 0.0 < self._silence <= stamp - newest
+        self._write(np.array([stamp]), row[None])
         return True
 
-    def window(self) -> Window | None:
-        """The samples of the last `duration`, since the last gap; None while there are fewer than 3."""
+    def extend(self, stamps: npt.ArrayLike, values: npt.ArrayLike) -> int:
+        """Take K samples, as K calls of `add` would, at the cost of about one; returns how many were kept.
+
+        :param stamps: (K,) [s].
+        :param values: (K, n).
+        :raises MetricError: as `add`; what came before the bad sample is kept.
+        """
+        times, rows = np.asarray(stamps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+        newest = [self._stamps[self._next - 1 + self.capacity]] if self._length else []
+        intervals = np.diff(np.concatenate([newest, times]))
+        plain = rows.shape == (len(times), self.joints) and len(times) <= self.capacity \
+            and np.isfinite(rows).all() and np.isfinite(times).all() and (intervals >= SHORTEST_INTERVAL).all()
+        if not plain:
+            return sum([self.add(stamp, row) for stamp, row in zip(times, rows, strict=True)])
+        if self._silence > 0.0:
+            self.gaps += int(np.sum(intervals >= self._silence))
+        self._going_back = 0
+        self._write(times, rows)
+        return len(times)
+
+    def newest(self, count: int) -> Array:
+        """The last `count` samples as they came (count, n); a view."""
+        stop = self._next + self.capacity
+        return self._values[stop - min(count, self._length):stop]
+
+    @property
+    def _silence(self) -> float:
+        """Interval that counts as a gap [s]; 0 before the first window, which tells the period."""
+        return max(GAP_PERIODS * self._period, GAP_DURATION) if self._period else 0.0
+
+    def _write(self, stamps: Array, rows: Array) -> None:
+        place = (self._next + np.arange(len(stamps))) % self.capacity
+        for half in (place, place + self.capacity):
+            self._values[half] = rows
+            self._stamps[half] = stamps
+        self._next = (self._next + len(stamps)) % self.capacity
+        self._length = min(self._length + len(stamps), self.capacity)
+
+    def window(self, duration: float | None = None) -> Window | None:
+        """The samples of the last `duration` [s], of all that are kept by default, since the last gap; None while
+        there are fewer than 3."""
+        duration = self.duration if duration is None else duration
         if self._length < 3:
             return None
         stop = self._next + self.capacity
         stamps = self._stamps[stop - self._length:stop]
         intervals = np.diff(stamps)
-        period = float(np.median(intervals))
+        period = self._period = float(np.median(intervals))
         # Half a period of grace keeps the number of samples from flickering with the stamps' rounding.
-        first = int(np.searchsorted(stamps, stamps[-1] - self.duration + 0.5 * period))
+        first = int(np.searchsorted(stamps, stamps[-1] - duration + 0.5 * period))
         gaps = np.flatnonzero(intervals[first:] > max(GAP_PERIODS * period, GAP_DURATION))
         if len(gaps):
             first += int(gaps[-1]) + 1

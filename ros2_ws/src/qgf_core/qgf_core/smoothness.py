@@ -136,6 +136,16 @@ def jerk_filter_length(sample_rate: float, cutoff: float) -> int:
     return _jerk_filter_length(float(f"{positive(cutoff, 'cutoff') / positive(sample_rate, 'sample_rate'):.3g}"))
 
 
+@functools.lru_cache(maxsize=16)
+def _jerk_taps(length: int) -> tuple[Array, Array]:
+    """Taps (length,) of the fitted polynomial's third derivative at its middle, and (length // 2, length) at each of
+    the samples before, of which those of the samples after are the mirror image with the sign changed."""
+    middle = scipy_signal.savgol_coeffs(length, _JERK_ORDER, deriv=3, use="dot")
+    ends = np.array([scipy_signal.savgol_coeffs(length, _JERK_ORDER, deriv=3, pos=i, use="dot")
+                     for i in range(length // 2)])
+    return middle, ends
+
+
 def jerk_rms(position: npt.ArrayLike, sample_rate: float, cutoff: float) -> PerJoint:
     """Root mean square of the third derivative of position [unit / s^3], after a low-pass at `cutoff`.
 
@@ -154,9 +164,16 @@ def jerk_rms(position: npt.ArrayLike, sample_rate: float, cutoff: float) -> PerJ
     samples, flat = columns(position, length, "position")
     moved = samples - samples[0]  # so that a constant is exactly 0, whatever its size
     if length == 4:
-        jerk = np.diff(moved, 3, axis=0) * float(sample_rate) ** 3
+        jerk = np.diff(moved, 3, axis=0)
     else:
-        jerk = scipy_signal.savgol_filter(moved, length, _JERK_ORDER, deriv=3, delta=1.0 / sample_rate, axis=0)
+        middle, ends = _jerk_taps(length)
+        jerk = np.concatenate([
+            ends @ moved[:length],
+            # By FFT: its cost does not grow with the filter's length, which grows with the sample rate.
+            scipy_signal.oaconvolve(moved, middle[::-1, None], mode="valid", axes=0),
+            -(ends @ moved[-length:][::-1])[::-1],
+        ])
+    jerk *= float(sample_rate) ** 3
     return per_joint(np.sqrt(np.mean(jerk * jerk, axis=0)), flat)
 
 
@@ -259,6 +276,8 @@ class Smoothness:
     """Metrics of one signal (T, n): arrays (n,) and the two averages, as the functions of the same names give them."""
 
     high_frequency_ratio: Array
+    delta_high_frequency_ratio: Array
+    """High-frequency ratio of the differences, which tells chatter from movement."""
     band_rms: Array
     spectral_centroid: Array
     mean_absolute_delta: Array
@@ -268,18 +287,21 @@ class Smoothness:
     amplitude_smoothness: float
 
 
-def measure(signal: npt.ArrayLike, sample_rate: float, cutoff: float, deadband: float = 0.0) -> Smoothness:
+def measure(signal: npt.ArrayLike, sample_rate: float, cutoff: float, deadband: float = 0.0,
+            spectra: Spectra | None = None) -> Smoothness:
     """Every metric that is defined for any signal, with its spectrum taken once.
 
-    :param signal: (T,) or (T, n), T >= 8; (T,) counts as one joint.
+    :param signal: (T,) or (T, n), T >= 9; (T,) counts as one joint.
     :param sample_rate: [Hz].
     :param cutoff: of `high_frequency_ratio` and `band_rms` [Hz], 0..sample_rate / 2.
     :param deadband: of `sign_flip_index` [unit of the signal].
+    :param spectra: of this signal, where the caller has them.
     """
-    spectra = Spectra(signal, sample_rate)
-    samples, _ = columns(signal, 2, "signal")
+    samples, _ = columns(signal, 9, "signal")
+    spectra = spectra or Spectra(signal, sample_rate)
     return Smoothness(
         high_frequency_ratio=spectra.high_frequency_ratio(cutoff),
+        delta_high_frequency_ratio=Spectra(np.diff(samples, axis=0), sample_rate).high_frequency_ratio(cutoff),
         band_rms=spectra.band_rms(cutoff),
         spectral_centroid=spectra.centroid(),
         mean_absolute_delta=np.asarray(mean_absolute_delta(samples)),

@@ -15,6 +15,8 @@ from qgf_core.samples import Array, PerJoint, columns, per_joint, positive, reso
 SEGMENT_DURATION = 2.0
 """Length of a Welch segment [s]; but never fewer than `SEGMENT_SAMPLES` samples, unless the signal has fewer."""
 SEGMENT_SAMPLES = 256
+PEAK_REACH = 2
+"""Bins on either side of a peak that hold its power: the Hann window spreads a sine over no more."""
 FEWEST_SAMPLES = 8
 """Fewest samples of which a spectrum is taken."""
 _ROUNDING = 32.0
@@ -90,6 +92,36 @@ class Spectra:
     def centroid(self) -> Array:
         """(n,) [Hz], see `spectral_centroid`."""
         return self._share(self.frequency[1:] @ self.power[1:])
+
+    def peaks(self, count: int) -> tuple[Array, Array, Array]:
+        """The strongest local maxima of the density, apart by more than `PEAK_REACH` bins, strongest first.
+
+        A peak counts if it reaches 12 times the median density: the largest of 1000 bins of white noise stays below.
+
+        :param count: peaks wanted for each joint.
+        :returns: frequency [Hz], amplitude of a sine with the peak's power [unit of the signal] (for one at Nyquist
+            sqrt(2) of its own) and density [unit^2 / Hz], each (count, n), NaN where a joint has fewer.
+        """
+        power = self.power
+        left = np.vstack([np.full(power.shape[1], np.inf), power[:-1]])  # the constant part is no peak
+        right = np.vstack([power[1:], np.zeros(power.shape[1])])
+        enough = power > np.maximum(12.0 * np.median(power, axis=0), 0.0)
+        height = np.where((power > left) & (power >= right) & enough, power, 0.0)
+        found = np.full((3, count, power.shape[1]), np.nan)
+        joints, reach = np.arange(power.shape[1]), np.arange(-PEAK_REACH, PEAK_REACH + 1)[:, None]
+        for k in range(count):
+            place = height.argmax(axis=0)
+            here = height[place, joints] > 0.0
+            if not here.any():
+                break
+            around = place + reach
+            inside = (around >= 1) & (around < len(power))
+            around = np.clip(around, 1, len(power) - 1)
+            square = np.where(inside, power[around, joints], 0.0).sum(axis=0) * self.frequency[1]
+            for kind, value in enumerate((self.frequency[place], np.sqrt(2.0 * square), power[place, joints])):
+                found[kind, k, here] = value[here]
+            height[around, joints] = 0.0
+        return found[0], found[1], found[2]
 
     def band_rms(self, cutoff: float) -> Array:
         """(n,) [unit of the signal], see `band_rms`."""

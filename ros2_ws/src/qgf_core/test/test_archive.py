@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -72,7 +73,9 @@ def pack(entries: Entries, compression: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def find(entries: Entries, ending: str) -> str:
-    return next(name for name in entries if name.endswith(ending))
+    """The entry of this name; torch gives a class a second name where the process has scripted it before."""
+    pattern = re.escape(ending).replace(r"\.py", r"(/___torch_mangle_\d+)?\.py") + "$"
+    return next(name for name in entries if re.search(pattern, name))
 
 
 def loads_in_torch(data: bytes) -> bool:

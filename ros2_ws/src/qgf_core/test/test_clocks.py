@@ -69,6 +69,59 @@ def test_late_cycles_are_never_bunched():
     assert starts[-1] == (500 + pacer.skipped) * 10 * MS
 
 
+class LateClock(VirtualClock):
+    """Wakes late by what is next on its list [ns]: a machine that is busy, or stopped the process."""
+
+    def __init__(self, lateness: list[int]) -> None:
+        super().__init__()
+        self.lateness = iter(lateness)
+
+    def sleep_until(self, deadline: int) -> None:
+        super().sleep_until(deadline)
+        self.advance(next(self.lateness, 0))
+
+
+@pytest.mark.parametrize(("late", "start", "skipped"), [
+    (4 * MS, 14, 0), (5 * MS, 15, 0), (6 * MS, 20, 1), (10 * MS, 20, 1), (14 * MS, 24, 1), (16 * MS, 30, 2)])
+def test_waking_late_by_more_than_half_a_period_leaves_the_cycle_out(late, start, skipped):
+    clock = LateClock([late])
+    pacer = Pacer(clock, 10 * MS)
+    deadline = pacer.wait()
+    assert (clock.now(), deadline, pacer.skipped) == (start * MS, (1 + skipped) * 10 * MS, skipped)
+    assert pacer.wait() == clock.now() == deadline + 10 * MS
+
+
+def test_however_late_it_wakes_no_two_cycles_are_closer_than_half_a_period():
+    lateness = [(k * 7919) % 23 * MS if k % 5 else 0 for k in range(9000)]
+    clock = LateClock(lateness)
+    pacer = Pacer(clock, 10 * MS)
+    starts, deadlines = [], []
+    for _ in range(600):
+        deadlines.append(pacer.wait())
+        starts.append(clock.now())
+    assert min(b - a for a, b in itertools.pairwise(starts)) >= 5 * MS
+    assert deadlines[-1] == (600 + pacer.skipped) * 10 * MS
+    assert max(s - d for s, d in zip(starts, deadlines, strict=True)) == 5 * MS
+
+
+def test_a_clock_coarser_than_the_period_still_gets_its_cycles():
+    """Simulated time in steps of 30 ms, never on a deadline."""
+
+    class Coarse(VirtualClock):
+        simulated = True
+
+        def sleep_until(self, deadline: int) -> None:
+            while self.now() < deadline:
+                self.advance(30 * MS)
+
+    clock = Coarse(6 * MS)
+    pacer = Pacer(clock, 10 * MS)
+    pacer.deadline = 0
+    for _ in range(50):
+        pacer.wait()
+    assert clock.now() == (6 + 50 * 30) * MS
+
+
 def test_time_before_the_first_wait_counts():
     clock = VirtualClock()
     pacer = Pacer(clock, 10)

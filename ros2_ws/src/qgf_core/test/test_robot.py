@@ -141,7 +141,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
      "joint_trajectory"),
     (changed(lambda d: d.update(stop_time=0)), "tiny.yaml: stop_time 0.0 must be positive; correct the value"),
     (changed(lambda d: d.update(position_margin=-0.1)),
-     "tiny.yaml: command_rate and position_margin must not be negative; correct the value"),
+     "tiny.yaml: command_rate, command_timeout and position_margin must not be negative; correct the value"),
     (changed(lambda d: d.update(drive={"latency": -0.1})),
      "tiny.yaml: drive: drive: latency, time_constant and joint_damping must not be negative; correct the value"),
     (changed(lambda d: d["joints"][0].update(name="wrist")),

@@ -40,7 +40,7 @@ def test_sliding_is_batch(samples, joints, rate, periods, fraction, capacity, se
     assert np.array_equal(window.values, expected)
     assert window.sample_rate == pytest.approx(rate, rel=1e-9)
     assert (window.lost, window.resampled) == (0, False)
-    if len(expected) >= 8:
+    if len(expected) >= 9:
         figures, batch = window.measure(0.2 * rate, 0.01), metrics.measure(expected, rate, 0.2 * rate, 0.01)
         for name, figure in vars(batch).items():
             assert getattr(figures, name) == pytest.approx(figure, rel=1e-9, abs=1e-12), name
@@ -201,3 +201,36 @@ def test_bad_arguments_and_samples():
         with pytest.raises(MetricError):
             sliding.add(stamp, values)
     assert len(sliding) == 0
+
+
+STEPS = st.sampled_from([0.0, 0.01, 0.01, 0.01, 0.013, 0.3, -0.05])
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(STEPS, st.integers(1, 30)), max_size=12), st.integers(4, 60), st.integers(0, 2**31))
+def test_many_at_once_is_one_by_one(pieces, capacity, seed):
+    """Steps of the stamps in pieces: regular, repeated, going back, with gaps; both must keep the same."""
+    rng = np.random.default_rng(seed)
+    single, batch = SlidingWindow(0.5, 2, capacity), SlidingWindow(0.5, 2, capacity)
+    now = 5.0
+    for step, count in pieces:
+        stamps = now + step * np.arange(1, count + 1)
+        now = max(now, stamps[-1]) if rng.random() < 0.5 else stamps[-1]
+        values = rng.normal(size=(count, 2))
+        kept = sum(single.add(s, v) for s, v in zip(stamps, values, strict=True))
+        assert batch.extend(stamps, values) == kept
+        one, other = single.window(), batch.window()
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert np.array_equal(one.values, other.values) and np.array_equal(one.stamps, other.stamps)
+        for count_of in ("repeated", "backward", "restarts", "gaps"):
+            assert getattr(single, count_of) == getattr(batch, count_of), count_of
+
+
+def test_a_gap_is_counted_once_and_a_part_of_the_window_can_be_asked_for():
+    sliding = SlidingWindow(4.0, 1, 1000)
+    sliding.extend(np.arange(100) / 100.0, np.arange(100.0)[:, None])
+    assert sliding.window(0.3).values[:, 0].tolist() == list(range(70, 100))
+    sliding.extend(2.0 + np.arange(100) / 100.0, np.arange(100.0)[:, None])
+    assert sliding.gaps == 1
+    assert len(sliding.window().values) == 100

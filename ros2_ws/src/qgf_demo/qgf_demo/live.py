@@ -65,6 +65,7 @@ class LiveRun:
                 "robot": self.robot,
                 "bundle": str(self.trained.bundle.absolute()),
                 "command_interface": "velocity",
+                "allow_controller_without_timeout": True,  # no real arm
                 "control_rate": 0.0,
                 "autostart": True,
                 # As in training the limiter alone stands between policy and arm. Both are compared to their end: the

@@ -14,6 +14,7 @@ from qgf_core.config import config_root
 from qgf_core.errors import ConfigError
 from qgf_core.robot import load_robot
 from qgf_monitor.config import load_config
+from qgf_monitor.governor import load_governor_config
 from qgf_sim.perturb import load_perturbation
 from qgf_sim.reach import load_reach
 from qgf_trainer.config import load_train_config
@@ -25,6 +26,7 @@ LOADERS: dict[str, Callable[[str], Any]] = {
     "train": load_train_config,
     "eval": load_evaluation,
     "perturb": load_perturbation,
+    "governor.yaml": load_governor_config,
     "monitor.yaml": load_config,
 }
 """By folder of config/, or by name for a file that stands there itself."""

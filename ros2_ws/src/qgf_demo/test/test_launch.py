@@ -174,6 +174,8 @@ def default(name, argument):
 def test_an_arm_moves_by_itself_in_simulation_only():
     assert default("deploy.launch.py", "autostart") == "false"
     assert default("sim.launch.py", "autostart") == "true"
+    assert default("deploy.launch.py", "allow_controller_without_timeout") == "false"
+    assert default("sim.launch.py", "allow_controller_without_timeout") == "true"
 
 
 def test_simulation_runs_the_policy_and_ends_with_ctrl_c(launch, ros, bundle):

@@ -96,7 +96,7 @@ def test_package_xml(folder: Path) -> None:
 
 def test_every_requirement_is_pinned() -> None:
     files = sorted((ROOT / "requirements").glob("*.txt"))
-    assert {path.stem for path in files} == {"build", "dev", "numpy", "numpy-1", "robot", "ros", "train"}
+    assert {path.stem for path in files} == {"build", "dev", "gui", "numpy", "numpy-1", "robot", "ros", "train"}
     for path in files:
         for line in path.read_text().splitlines():
             requirement = line.split("#")[0].strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qgf_core.config import config_root, from_mapping, load_yaml
 
-SOURCES = ("raw_action", "command", "joint_velocity", "joint_position")
+SOURCES = ("raw_action", "command", "joint_velocity", "joint_position", "joint_effort")
 """Signals that are judged, by the names in qgf_msgs/SmoothnessReport."""
 
 
@@ -30,18 +30,24 @@ class SourceConfig:
 
     deadband: float
     """Differences up to this are no sign flips [unit of the signal]."""
+    floor: float
+    """A baseline below this counts as this [unit of the signal]; a signal that varies less does not move."""
     band_rms: Bounds
-    """RMS above the cutoff, of the roughest joint [unit of the signal]."""
+    """For signals without a baseline: RMS above the cutoff, of the roughest joint [unit of the signal]."""
 
 
 @dataclass(frozen=True)
 class MonitorConfig:
     """All settings of the monitor; times in [s], rates in [Hz]."""
 
-    window: float
-    """Length of the sliding window [s]."""
+    windows: tuple[float, ...]
+    """Lengths of the sliding windows [s]; each gets reports of its own."""
+    movement_window: float
+    """A movement from rest to rest is looked for in this time [s], for SPARC and LDLJ."""
     capacity: int
-    """Samples that a window holds at most."""
+    """Samples that are kept at most."""
+    longest_lag: float
+    """A response later than this after its command is not looked for [s]."""
     report_rate: float
     spectrum_rate: float
     diagnostics_rate: float
@@ -71,11 +77,17 @@ class MonitorConfig:
     """Share of the samples in the window that did not arrive, 0..1."""
     late10: Bounds
     """Share of the control loop's periods that came late by more than 10%, from the policy's status, 0..1."""
+    baseline_ratio: Bounds
+    """Roughness over that in simulation, where the policy's bundle tells it."""
+    plain: tuple[str, ...]
+    """Figures of a report that are also published as plain numbers; of those per joint, the largest."""
     sources: dict[str, SourceConfig]
 
     def __post_init__(self) -> None:
-        for name in ("window", "report_rate", "spectrum_rate", "diagnostics_rate", "jerk_cutoff", "sparc_cutoff",
-                     "rest_speed", "stale_after", "status_stale_after"):
+        if not self.windows or not min(self.windows) > 0.0 or len(set(self.windows)) < len(self.windows):
+            raise ValueError(f"windows: {list(self.windows)} must be lengths above 0, each once")
+        for name in ("movement_window", "longest_lag", "report_rate", "spectrum_rate", "diagnostics_rate",
+                     "jerk_cutoff", "sparc_cutoff", "rest_speed", "stale_after", "status_stale_after"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name}: {getattr(self, name)} must be above 0")
         for name in ("high_frequency_share", "chatter_ratio", "hysteresis"):
@@ -87,8 +99,13 @@ class MonitorConfig:
             raise ValueError("capacity must be at least 16, raise_after and clear_after at least 0")
         if set(self.sources) != set(SOURCES):
             raise ValueError(f"sources: {sorted(self.sources)} must be exactly {sorted(SOURCES)}")
-        if any(source.deadband < 0.0 for source in self.sources.values()):
-            raise ValueError("deadband must be at least 0")
+        if any(source.deadband < 0.0 or source.floor <= 0.0 for source in self.sources.values()):
+            raise ValueError("deadband must be at least 0, floor above 0")
+
+    @property
+    def kept(self) -> float:
+        """Time that signals are kept for [s]."""
+        return max(*self.windows, self.movement_window)
 
 
 def load_config(path: str | Path | None = None) -> MonitorConfig:

@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 
 from qgf_monitor.config import Bounds, MonitorConfig
-from qgf_monitor.reports import Evidence, Report
+from qgf_monitor.reports import Report
 
 STALE_PERIODS = 5.0
 
@@ -29,6 +29,8 @@ class Verdict:
 
     level: Level
     summary: str
+    joints: tuple[Level, ...] = ()
+    """Of each joint's roughness alone, where joints are judged."""
 
 
 class Alarm:
@@ -75,8 +77,8 @@ class SourceHealth:
     """
 
     def __init__(self, source: str, config: MonitorConfig) -> None:
-        self.config = config
-        self._chatter = Alarm(config.sources[source].band_rms, config)
+        self.config, self._source = config, source
+        self._rough: list[Alarm] = []
         self._overruns = Alarm(config.overruns, config)
         self._lost = Alarm(config.lost, config)
 
@@ -84,37 +86,51 @@ class SourceHealth:
         """Whether a signal of this period [s] has been silent for too long. :param age: of its newest message [s]."""
         return age > max(self.config.stale_after, STALE_PERIODS * period)
 
-    def judge(self, report: Report, evidence: Evidence, now: float) -> Verdict:
+    def judge(self, report: Report, now: float) -> Verdict:
         """The level of a signal that is in time; the worst of its alarms decides.
 
         :param now: on a steady clock [s].
         """
+        compared = len(report.baseline_ratio) > 0
+        figure = report.baseline_ratio if compared else report.band_rms
+        bounds = self.config.baseline_ratio if compared else self.config.sources[self._source].band_rms
         # While holding still the ratio of mere sensor noise is high, and a fast movement has some power above the
         # cutoff: only a joint with both, much of it and mostly chatter, is rough.
-        rough = np.where(evidence.delta_ratio >= self.config.chatter_ratio, report.band_rms, 0.0)
-        joint = int(np.argmax(rough))
+        rough = np.where(report.delta_high_frequency_ratio >= self.config.chatter_ratio, figure, 0.0)
+        if len(self._rough) != len(rough) or self._rough[0].bounds is not bounds:
+            self._rough = [Alarm(bounds, self.config) for _ in rough]
+        joints = tuple(alarm.update(float(value), now) for alarm, value in zip(self._rough, rough, strict=True))
+        joint = max(range(len(rough)), key=lambda j: (joints[j], rough[j]))
         late = report.overruns / max(1, report.samples - 1)
+        lost = report.lost / (report.samples + report.lost)
         above = f"above {report.high_frequency_cutoff:.3g} Hz"
+        times = f", {rough[joint]:.1f} times that in simulation" if compared else ""
         judged = [
-            (self._chatter, float(rough[joint]),
-             f"chatter: {rough[joint]:.3g} RMS {above} on {report.joint_names[joint]}, "
-             f"{100 * evidence.delta_ratio[joint]:.0f}% of its differences' power"),
-            (self._overruns, late, f"late: {100 * late:.0f}% of the periods longer than 1.5 times nominal"),
-            (self._lost, evidence.lost, f"lost: {100 * evidence.lost:.0f}% of the messages did not arrive"),
+            (joints[joint], bounds,
+             f"chatter: {report.band_rms[joint]:.3g} RMS {above} on {report.joint_names[joint]}{times}, "
+             f"{100 * report.delta_high_frequency_ratio[joint]:.0f}% of its differences' power"),
+            (self._overruns.update(late, now), self._overruns.bounds,
+             f"late: {100 * late:.0f}% of the periods longer than 1.5 times nominal"),
+            (self._lost.update(lost, now), self._lost.bounds,
+             f"lost: {100 * lost:.0f}% of the messages did not arrive"),
         ]
-        levels = [(alarm.update(value, now), text, alarm.bounds) for alarm, value, text in judged]
-        level, text, bounds = max(levels, key=lambda entry: entry[0])
+        level, bounds, text = max(judged, key=lambda entry: entry[0])
+        if level == Level.OK and report.publishers > 1:
+            return Verdict(Level.WARN, f"{report.publishers} publishers on one topic: the figures mix them", joints)
         if level == Level.OK:
             worst = int(np.argmax(report.band_rms))
-            figure = f"{report.band_rms[worst]:.3g} RMS {above} on {report.joint_names[worst]}"
-            return Verdict(Level.OK, f"smooth: {figure}, {report.rate:.4g} Hz")
-        bound = bounds.error if level == Level.ERROR else bounds.warn
-        return Verdict(level, f"{text} (bound {bound:g})")
+            figures = f"{report.band_rms[worst]:.3g} RMS {above} on {report.joint_names[worst]}"
+            return Verdict(Level.OK, f"smooth: {figures}, {report.rate:.4g} Hz", joints)
+        return Verdict(level, f"{text} (bound {bounds.error if level == Level.ERROR else bounds.warn:g})", joints)
 
 
-def silent(age: float, reason: str = "") -> Verdict:
-    """The verdict on a signal without messages. :param age: of the newest [s]. :param reason: if one is known."""
-    return Verdict(Level.STALE, f"no message for {age:.1f} s" + (f": {reason}" if reason else ""))
+def silent(age: float, reason: str = "", joints: int = 0) -> Verdict:
+    """The verdict on a signal without messages.
+
+    :param age: of the newest [s]. :param reason: if one is known. :param joints: of the signal.
+    """
+    return Verdict(Level.STALE, f"no message for {age:.1f} s" + (f": {reason}" if reason else ""),
+                   (Level.STALE,) * joints)
 
 
 class PolicyHealth:

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from qgf_core.errors import MetricError
-from qgf_core.samples import Array
-from qgf_core.smoothness import spectrum
+from qgf_core.baseline import Baseline
+from qgf_core.errors import ConfigError, MetricError, QgfError
+from qgf_core.manifest import read_manifest
 from qgf_monitor.config import SOURCES, MonitorConfig
 from qgf_monitor.health import Level, PolicyHealth, SourceHealth, Verdict, silent
-from qgf_monitor.recorder import Recorder
-from qgf_monitor.reports import FEWEST_SAMPLES, Report, make_report
+from qgf_monitor.recorder import Recorder, Source
+from qgf_monitor.reports import Figures, Movements, Report, answer, make_report
+
+OPTIONAL = {"joint_effort"}
+"""Signals that many arms do not send."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +29,7 @@ class Judgement:
     report: Report
     verdict: Verdict
     message_age: float
-
-
-@dataclass(frozen=True)
-class SpectrumOfSource:
-    """Power (F, n) [unit^2 / Hz] over frequency (F,) [Hz] of a signal's window that ends at `stamp` [ns]."""
-
-    source: str
-    joint_names: tuple[str, ...]
-    sample_rate: float
-    stamp: int
-    frequency: Array
-    power: Array
+    figures: Figures
 
 
 @dataclass(frozen=True)
@@ -56,10 +50,21 @@ class Monitor:
 
     def __init__(self, config: MonitorConfig, joints: tuple[str, ...] = ()) -> None:
         self.config = config
+        unknown = set(config.plain) - {field.name for field in dataclasses.fields(Report)}
+        if unknown:
+            raise ConfigError("monitor settings", "plain", f"{', '.join(sorted(unknown))}: no figure of a report",
+                              "name fields of qgf_msgs/SmoothnessReport")
         self.recorder = Recorder(config, joints)
-        self._health = {name: SourceHealth(name, config) for name in SOURCES}
+        self._health = {(name, duration): SourceHealth(name, config)
+                        for name in SOURCES for duration in config.windows}
+        self._movements = Movements(config)
+        self._baselines: dict[str, Baseline] = {}
+        self._baseline_joints: tuple[str, ...] = ()
+        self.bundle = ""
+        """Path of the bundle in use."""
+        self._bundle_note = ""
         self._policy_health = PolicyHealth(config)
-        self._latest: dict[str, Judgement] = {}
+        self._latest: dict[tuple[str, float], Judgement] = {}
         self._unjudged: dict[str, str] = {}
         self._status: tuple[float, Verdict, Mapping[str, object]] | None = None
 
@@ -73,47 +78,90 @@ class Monitor:
         """
         self._status = (arrival, self._policy_health.judge(mode, fault, late10, arrival), values)
 
+    def use_bundle(self, path: str) -> None:
+        """As `load_bundle`, once for each path; what keeps it from that is told with the diagnoses."""
+        if path == self.bundle:
+            return
+        self.bundle, self._bundle_note = path, ""
+        try:
+            self.load_bundle(path)
+        except QgfError as error:
+            self.set_baselines({}, ())
+            self._bundle_note = f"no baseline: {error}"
+
+    def load_bundle(self, path: str) -> None:
+        """Take the baselines that a bundle carries. :raises QgfError: a bad bundle, or one without baselines."""
+        manifest = read_manifest(path)
+        if not manifest.baseline:
+            raise QgfError(f"{path}: carries no baseline; export it again")
+        self.bundle = path
+        self.set_baselines(manifest.baseline, manifest.robot.joint_names)
+
+    @property
+    def unjudged(self) -> list[str]:
+        """Why signals cannot be judged."""
+        return list(self._unjudged.values())
+
+    def set_baselines(self, baselines: Mapping[str, Baseline], joints: tuple[str, ...]) -> None:
+        """What the policy was in simulation, by signal. :param joints: in the baselines' order."""
+        self._baselines, self._baseline_joints = dict(baselines), joints
+
     def judge(self, now: float) -> list[Judgement]:
-        """A judgement for each signal that has ever filled a window, on its newest or, when stale, its last figures.
+        """A judgement for each signal and window that was ever filled, on its newest or, when stale, its last figures.
 
         :param now: on a steady clock [s].
         """
         for name, source in self.recorder.sources.items():
-            age, previous = now - source.arrival, self._latest.get(name)
-            period = source.period or (1.0 / previous.report.rate if previous else 0.0)
-            if self._health[name].is_stale(age, period):
-                if previous:
-                    reason = self.recorder.fault if name == "raw_action" else ""
-                    self._latest[name] = Judgement(previous.report, silent(age, reason), age)
+            if name not in self.config.sources:
                 continue
-            try:
-                made = make_report(source, self.recorder.control_period, self.config)
-            except MetricError as error:
-                self._unjudged[name] = str(error)
-                self._latest.pop(name, None)
-                continue
-            if made is not None:
-                self._unjudged.pop(name, None)
-                self._latest[name] = Judgement(made[0], self._health[name].judge(*made, now), age)
+            for duration in self.config.windows:
+                self._judge(name, source, duration, now)
         return list(self._latest.values())
 
-    def spectra(self) -> list[SpectrumOfSource]:
-        """The spectrum of each signal's present window."""
-        spectra = []
-        for name, source in self.recorder.sources.items():
-            window = source.window.window()
-            if window is not None and len(window.values) >= FEWEST_SAMPLES:
-                frequency, power = spectrum(window.values, window.sample_rate)
-                spectra.append(SpectrumOfSource(name, source.joint_names, window.sample_rate, source.stamp(window.end),
-                                                frequency, power))
-        return spectra
+    def _judge(self, name: str, source: Source, duration: float, now: float) -> None:
+        key = (name, duration)
+        age, previous, health = now - source.arrival, self._latest.get(key), self._health[key]
+        period = source.period or (1.0 / previous.report.rate if previous else 0.0)
+        if health.is_stale(age, period):
+            if previous:
+                reason = self.recorder.fault if name == "raw_action" else ""
+                verdict = silent(age, reason, len(source.joint_names))
+                self._latest[key] = dataclasses.replace(previous, verdict=verdict, message_age=age)
+            return
+        baseline = self._baselines.get(name) if source.joint_names == self._baseline_joints else None
+        try:
+            made = make_report(source, self.recorder.control_period, self.config, duration, baseline,
+                               self.recorder.publishers.get(name, 0))
+        except MetricError as error:
+            self._unjudged[name] = str(error)
+            self._latest.pop(key, None)
+            return
+        if made is None:
+            return
+        self._unjudged.pop(name, None)
+        report = dataclasses.replace(made.report, **self._more(name, source, duration))
+        self._latest[key] = Judgement(report, health.judge(report, now), age, dataclasses.replace(made, report=report))
+
+    def _more(self, name: str, source: Source, duration: float) -> dict[str, Any]:
+        """Figures that need more than one signal's window."""
+        if name == "joint_velocity":
+            sparc, ldlj = self._movements.figures(source)
+            return {"sparc": sparc, "ldlj": ldlj}
+        measured = self.recorder.sources.get(f"joint_{source.quantity}")
+        if name == "command" and measured is not None and source.quantity != "effort":
+            found = answer(source, measured, self.config, duration)
+            if found is not None:
+                return {"response_lag": found.lag, "tracking_error": found.error,
+                        "tracking_error_aligned": found.aligned_error}
+        return {}
 
     def diagnose(self, now: float) -> list[Diagnosis]:
         """An entry for each signal, for the policy node and for the messages refused. Uses the latest judgements.
 
         :param now: on a steady clock [s].
         """
-        entries = [Diagnosis(name, *self._diagnose_source(name, now)) for name in SOURCES]
+        entries = [Diagnosis(name, *self._diagnose_source(name, now)) for name in SOURCES
+                   if name not in OPTIONAL or name in self.recorder.sources]
         if self._status is None:
             entries.append(Diagnosis("policy", Verdict(Level.STALE, "no status yet"), {}))
         else:
@@ -127,29 +175,34 @@ class Monitor:
             verdict = Verdict(Level.WARN, "no joint names: set the parameter `joints` or start a policy")
         else:
             verdict = Verdict(Level.OK, f"messages since the start: {refused}" if refused else "all messages usable")
+        if self._bundle_note:
+            verdict = Verdict(verdict.level, f"{verdict.summary}; {self._bundle_note}")
         entries.append(Diagnosis("inputs", verdict, counts))
         return entries
 
     def _diagnose_source(self, name: str, now: float) -> tuple[Verdict, Mapping[str, object]]:
-        source, judgement = self.recorder.sources.get(name), self._latest.get(name)
+        source, key = self.recorder.sources.get(name), (name, self.config.windows[0])
+        judgement = self._latest.get(key)
         if source is None:
             return Verdict(Level.STALE, "no message yet"), {}
         age = now - source.arrival
         if name in self._unjudged:
             return Verdict(Level.WARN, self._unjudged[name]), {}
         if judgement is None:
-            return (silent(age) if self._health[name].is_stale(age, 0.0) else Verdict(Level.OK, "window filling")), {}
+            return (silent(age) if self._health[key].is_stale(age, 0.0) else Verdict(Level.OK, "window filling")), {}
         report = judgement.report
         worst = int(np.argmax(report.band_rms))
         return judgement.verdict, {
             "roughest joint": report.joint_names[worst],
             "band RMS": f"{report.band_rms[worst]:.4g}",
+            "ratio to simulation": f"{report.baseline_ratio[worst]:.3g}" if len(report.baseline_ratio) else "unknown",
             "high-frequency ratio": f"{report.high_frequency_ratio[worst]:.3f}",
             "spectral centroid [Hz]": f"{report.spectral_centroid[worst]:.3g}",
             "mean absolute delta": f"{report.mean_absolute_delta[worst]:.4g}",
             "rate [Hz]": f"{report.rate:.4g}",
             "period jitter p99 [ms]": f"{1e3 * report.period_jitter_p99:.3g}",
             "overruns": report.overruns, "dropped": report.dropped,
+            "lost": report.lost, "gaps": report.gaps, "publishers": report.publishers,
             "stamps repeated": source.window.repeated, "stamps going back": source.window.backward,
             "message age [s]": f"{age:.2f}",
         }

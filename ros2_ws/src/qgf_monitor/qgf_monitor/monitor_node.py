@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """monitor_node: publishes how smooth and how timely the policy's actions, its commands and the joints are.
 
-Wiring only; what is measured and judged stands in `qgf_monitor.monitor`. Subscriptions are emptied by a timer: at
-1 kHz an executor callback for each message would cost half a core.
+Wiring only; what is measured and judged stands in `qgf_monitor.monitor`. Subscriptions are emptied by a timer, and
+their messages are decoded in batches: at 1 kHz an executor callback for each would cost half a core.
 """
 
 from __future__ import annotations
 
 import array
 import dataclasses
+import math
 import signal
 import sys
 import time
 
+import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -22,18 +24,30 @@ from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64, Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from qgf_core.errors import QgfError
+from qgf_core.manifest import Manifest, read_manifest
+from qgf_monitor.attribution import Act
 from qgf_monitor.config import load_config
-from qgf_monitor.monitor import Diagnosis, Judgement, Monitor, SpectrumOfSource
+from qgf_monitor.explanation import explain, policy_of, to_json
+from qgf_monitor.health import Level
+from qgf_monitor.inputs import KINDS, Input, command_kind
+from qgf_monitor.monitor import Diagnosis, Judgement, Monitor
+from qgf_monitor.recorder import JOINT_STATE
+from qgf_monitor.reports import Figures, Report
 from qgf_msgs.msg import PolicyCommand, PolicyStatus, SmoothnessReport, Spectrum
 
 DEPTH = 2000
 """Messages a subscription holds: two seconds at 1 kHz."""
+TYPES = {KINDS[kind.__name__]: kind for kind in (JointState, Float64MultiArray, JointTrajectory, PolicyCommand)}
 MODES = {getattr(PolicyStatus, name): name
          for name in ("UNCONFIGURED", "INACTIVE", "RAMPING", "ACTIVE", "HOLDING", "HALTING", "ESTOPPED")}
 STATUS_VALUES = [name for name in PolicyStatus.get_fields_and_field_types()
@@ -61,23 +75,39 @@ class MonitorNode(Node):
         policy = self._parameter("policy", "policy_node", "Name of the policy node to watch, relative or absolute.")
         joints = self._parameter("joints", [""], "Joints to watch in joint_states; empty: those the policy commands.")
         path = self._parameter("config", "", "Settings (YAML); empty: monitor.yaml of the configuration folder.")
-        config = load_config(path or None)
-        self.monitor = Monitor(config, tuple(name for name in joints if name))
+        self._bundle = self._parameter(
+            "bundle", "", "Bundle whose baseline is compared with; empty: the one that the policy's status names.")
+        topic = self._parameter("command_topic", "", "Commands to watch; empty: ~/command of the policy node.")
+        kind = self._parameter("command_type", "PolicyCommand", f"Message type of it, one of: {', '.join(KINDS)}.")
+        quantity = self._parameter(
+            "command_quantity", "", "What these commands are: position [rad], velocity [rad/s] or effort [N m].")
+        self._replay = self._parameter(
+            "replay", False, "Whether ~/explain also asks the policy again; loads torch (seconds, 200 MB).")
+        kind = command_kind(kind)
+        self.monitor = Monitor(load_config(path or None), tuple(name for name in joints if name))
+        recorder = self.monitor.recorder
+        recorder.takes_any_joints = kind != KINDS["PolicyCommand"]
+        if self._bundle:
+            self.monitor.use_bundle(self._bundle)
+        config = self.monitor.config
 
         # Best effort receives from reliable and from best-effort publishers.
         profile = QoSProfile(depth=DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-        group = TakenByTimer()
-        self._inputs = [
-            (self.create_subscription(kind, topic, record, profile, callback_group=group), record)
-            for kind, topic, record in (
-                (JointState, "joint_states", self._record_joint_state),
-                (PolicyCommand, f"{policy}/command", self._record_command),
-                (PolicyStatus, f"{policy}/status", self._record_status),
-            )
-        ]
+        self._group = TakenByTimer()
+        states = self._subscribe(JointState, "joint_states", profile, raw=True)
+        commands = self._subscribe(TYPES[kind], topic or f"{policy}/command", profile, raw=True)
+        self._status = self._subscribe(PolicyStatus, f"{policy}/status", profile)
+        self._inputs = [(states, Input(recorder, KINDS["JointState"])),
+                        (commands, Input(recorder, kind, is_command=True, quantity=quantity))]
+        self._topics = dict.fromkeys(JOINT_STATE, states) | dict.fromkeys(("raw_action", "command"), commands)
+
         self._reports = self.create_publisher(SmoothnessReport, "~/report", 10)
         self._spectra = self.create_publisher(Spectrum, "~/spectrum", 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._plain: dict[str, Publisher] = {}
+        self._judgements: list[Judgement] = []
+        self._policy: tuple[str, Manifest, Act | None] | None = None
+        self.create_service(Trigger, "~/explain", self._explain)
         # A stopped simulation must not silence the monitor: its timers run on the steady clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for rate, callback in ((config.report_rate, self._report), (config.spectrum_rate, self._publish_spectra),
@@ -87,56 +117,87 @@ class MonitorNode(Node):
     def _parameter(self, name, default, description):
         return self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True)).value
 
+    def _subscribe(self, kind, topic: str, profile: QoSProfile, raw: bool = False) -> Subscription:
+        return self.create_subscription(kind, topic, lambda _: None, profile, callback_group=self._group, raw=raw)
+
     # --- in
 
     def _drain(self, now: float) -> None:
-        for subscription, record in self._inputs:
-            with subscription.handle:
-                for _ in range(DEPTH):
-                    if not self._take(subscription, record, now):
-                        break
+        for subscription, entry in self._inputs:
+            payloads, received = self._take(subscription, raw=True)
+            if payloads:
+                entry.take(payloads, np.array(received), now - max(0.0, 1e-9 * (time.time_ns() - received[-1])))
+        for message in self._take(self._status, raw=False)[0]:
+            self._record_status(message, now)
 
-    def _take(self, subscription: Subscription, record, now: float) -> bool:
-        try:
-            taken = subscription.handle.take_message(subscription.msg_type, False)
-        except UnicodeDecodeError:  # a name that is no text
-            self.monitor.recorder.counts.malformed += 1
-            return True
-        if taken is None:
-            return False
-        message, information = taken
-        received = information["received_timestamp"]  # [ns] of the system clock; None where the middleware has none
-        waited = 1e-9 * (time.time_ns() - received) if received else 0.0
-        record(message, now - max(0.0, waited))
-        return True
-
-    def _record_joint_state(self, message: JointState, arrival: float) -> None:
-        self.monitor.recorder.joint_state(message.name, message.position, message.velocity,
-                                          nanoseconds(message.header.stamp), arrival)
-
-    def _record_command(self, message: PolicyCommand, arrival: float) -> None:
-        self.monitor.recorder.policy_command(
-            message.joint_names, message.raw_action, message.command, message.command_interface, message.sequence,
-            message.period, message.fault, nanoseconds(message.header.stamp), arrival)
+    def _take(self, subscription: Subscription, raw: bool) -> tuple[list, list[int]]:
+        """Messages that wait, and when they came [ns] of the system clock."""
+        messages, received = [], []
+        with subscription.handle:
+            for _ in range(DEPTH):
+                try:
+                    taken = subscription.handle.take_message(subscription.msg_type, raw)
+                except UnicodeDecodeError:  # a text that is none
+                    self.monitor.recorder.counts.malformed += 1
+                    continue
+                if taken is None:
+                    break
+                messages.append(taken[0])
+                # 0 or None where the middleware does not tell
+                received.append(taken[1]["received_timestamp"] or time.time_ns())
+        return messages, received
 
     def _record_status(self, message: PolicyStatus, arrival: float) -> None:
         mode = MODES.get(message.mode, f"mode {message.mode}")
         values = {name: getattr(message, name) for name in STATUS_VALUES}
         self.monitor.policy_status(mode, message.fault, message.late10, values, arrival)
+        if message.bundle and not self._bundle:
+            self.monitor.use_bundle(message.bundle)
 
     # --- out
 
     def _report(self) -> None:
         now = time.monotonic()
         self._drain(now)
-        for judgement in self.monitor.judge(now):
+        self._judgements = self.monitor.judge(now)
+        for judgement in self._judgements:
             self._reports.publish(report_message(judgement, self.get_clock().now().to_msg()))
+            if judgement.report.nominal_window == self.monitor.config.windows[0]:
+                self._publish_plain(judgement.report)
+
+    def _publish_plain(self, report: Report) -> None:
+        for name in self.monitor.config.plain:
+            value = plain_value(report, name)
+            if value is None:
+                continue
+            topic = f"~/plain/{report.source}/{name}"
+            if topic not in self._plain:
+                self._plain[topic] = self.create_publisher(Float64, topic, 10)
+            self._plain[topic].publish(Float64(data=value))
 
     def _publish_spectra(self) -> None:
-        for spectrum in self.monitor.spectra():
-            self._spectra.publish(spectrum_message(spectrum))
+        for judgement in self._judgements:
+            if judgement.report.nominal_window == self.monitor.config.windows[0] \
+                    and judgement.verdict.level != Level.STALE:
+                self._spectra.publish(spectrum_message(judgement.figures))
+
+    def _explain(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._drain(time.monotonic())
+        monitor = self.monitor
+        try:
+            if monitor.bundle and (self._policy is None or self._policy[0] != monitor.bundle):
+                loaded = policy_of(monitor.bundle) if self._replay else (read_manifest(monitor.bundle), None)
+                self._policy = (monitor.bundle, *loaded)
+        except QgfError as error:
+            self.get_logger().warning(f"explained without the bundle: {error}", throttle_duration_sec=10.0)
+        _, manifest, act = self._policy or ("", None, None)
+        causes = explain(monitor.recorder, monitor.config, manifest, act)
+        response.success, response.message = not math.isnan(causes[0].score), to_json(causes)
+        return response
 
     def _diagnose(self) -> None:
+        self.monitor.recorder.publishers.update(
+            {name: self.count_publishers(subscription.topic_name) for name, subscription in self._topics.items()})
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         message.status = [diagnostic_status(self.get_fully_qualified_name(), entry)
@@ -144,32 +205,42 @@ class MonitorNode(Node):
         self._diagnostics.publish(message)
 
 
-def nanoseconds(stamp: Time) -> int:
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
-
-
 def report_message(judgement: Judgement, stamp: Time) -> SmoothnessReport:
     message = SmoothnessReport(level=int(judgement.verdict.level), summary=judgement.verdict.summary,
-                               message_age=judgement.message_age)
+                               message_age=judgement.message_age,
+                               joint_level=array.array("B", [int(level) for level in judgement.verdict.joints]))
     message.header.stamp = stamp
     for field in dataclasses.fields(judgement.report):
         value = getattr(judgement.report, field.name)
         if field.name == "joint_names":
             value = list(value)
-        elif hasattr(value, "dtype"):
-            value = array.array("d", value.tobytes())
-        elif isinstance(value, int):
+        elif isinstance(value, np.ndarray):
+            value = numbers(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
             value = min(value, 2**64 - 1)
         setattr(message, field.name, value)
     return message
 
 
-def spectrum_message(spectrum: SpectrumOfSource) -> Spectrum:
-    message = Spectrum(source=spectrum.source, joint_names=list(spectrum.joint_names), sample_rate=spectrum.sample_rate,
-                       frequency=array.array("d", spectrum.frequency.tobytes()),
-                       power=array.array("d", spectrum.power.T.tobytes()))
-    message.header.stamp = Time(sec=spectrum.stamp // 1_000_000_000, nanosec=spectrum.stamp % 1_000_000_000)
+def numbers(values: np.ndarray) -> array.array:
+    return array.array("Q" if values.dtype == np.uint64 else "d", values.tobytes())
+
+
+def spectrum_message(figures: Figures) -> Spectrum:
+    report, spectra = figures.report, figures.spectra
+    message = Spectrum(source=report.source, joint_names=list(report.joint_names), sample_rate=report.sample_rate,
+                       frequency=numbers(spectra.frequency), power=numbers(spectra.power.T),
+                       baseline=numbers(figures.baseline_power.T), high_frequency_cutoff=report.high_frequency_cutoff,
+                       peak_frequency=numbers(report.peak_frequency), peak_power=numbers(figures.peak_power))
+    message.header.stamp = Time(sec=figures.stamp // 1_000_000_000, nanosec=figures.stamp % 1_000_000_000)
     return message
+
+
+def plain_value(report: Report, name: str) -> float | None:
+    """The figure, or the largest of it over the joints; None where there is none."""
+    value = np.ravel(getattr(report, name))
+    known = value[~np.isnan(value)]
+    return float(known.max()) if len(known) else None
 
 
 def diagnostic_status(node: str, entry: Diagnosis) -> DiagnosticStatus:

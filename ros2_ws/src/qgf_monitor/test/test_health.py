@@ -15,7 +15,7 @@ from qgf_core.config import to_mapping
 from qgf_core.errors import ConfigError
 from qgf_monitor.config import SOURCES, Bounds, load_config
 from qgf_monitor.health import Alarm, Level, PolicyHealth, SourceHealth, silent
-from qgf_monitor.reports import Evidence, Report
+from qgf_monitor.reports import Report
 
 CONFIG = dataclasses.replace(load_config(), hysteresis=0.8, raise_after=0.3, clear_after=1.0, chatter_ratio=0.3,
                              stale_after=0.5)
@@ -69,17 +69,22 @@ def test_an_alarm_never_exceeds_what_the_values_reached(values):
 def report(**changes: object) -> Report:
     two = np.zeros(2)
     smooth = Report(
-        source="raw_action", joint_names=("a", "b"), window=2.0, sample_rate=50.0, high_frequency_cutoff=10.0,
-        high_frequency_ratio=two, band_rms=two, spectral_centroid=two, mean_absolute_delta=two,
+        source="raw_action", joint_names=("a", "b"), window=2.0, nominal_window=2.0, sample_rate=50.0,
+        high_frequency_cutoff=10.0, high_frequency_ratio=two, delta_high_frequency_ratio=two, band_rms=two,
+        baseline=np.zeros(0), baseline_ratio=np.zeros(0), peak_frequency=np.zeros(6), peak_amplitude=np.zeros(6),
+        spectral_centroid=two, mean_absolute_delta=two,
         total_variation_rate=two, sign_flip_index=two, jerk_rms=np.zeros(0), paper_smoothness=0.0,
         amplitude_smoothness=0.0, sparc=0.0, ldlj=0.0, rate=50.0, period_jitter_rms=0.0, period_jitter_p99=0.0,
-        period_jitter_max=0.0, overruns=0, samples=101, dropped=0)
+        period_jitter_max=0.0, overruns=0, samples=101, dropped=0, lost=0, gaps=0,
+        repeated_stamps=0, backward_stamps=0, clock_resets=0, resampled=False, publishers=1,
+        period_histogram_edges=np.zeros(22), period_histogram=np.zeros(21, np.uint64))
     return dataclasses.replace(smooth, **changes)
 
 
-def settled(health: SourceHealth, judged: Report, evidence: Evidence):
+def settled(health: SourceHealth, judged: Report, delta_ratio=(0.0, 0.0), lost: int = 0):
+    judged = dataclasses.replace(judged, delta_high_frequency_ratio=np.array(delta_ratio), lost=lost)
     for k in range(30):
-        verdict = health.judge(judged, evidence, 0.1 * k)
+        verdict = health.judge(judged, 0.1 * k)
     return verdict
 
 
@@ -87,30 +92,46 @@ def test_chatter_needs_level_and_share_on_the_same_joint():
     bounds = CONFIG.sources["raw_action"].band_rms
     loud = np.array([0.0, 1.5 * bounds.error])
     for ratio, level in [([0.0, 0.9], Level.ERROR), ([0.9, 0.1], Level.OK), ([0.0, 0.0], Level.OK)]:
-        verdict = settled(SourceHealth("raw_action", CONFIG), report(band_rms=loud), Evidence(np.array(ratio), 0.0))
+        verdict = settled(SourceHealth("raw_action", CONFIG), report(band_rms=loud), ratio)
         assert verdict.level == level
     quiet = report(band_rms=np.array([0.0, 0.5 * bounds.warn]))
-    assert settled(SourceHealth("raw_action", CONFIG), quiet, Evidence(np.array([0.9, 0.9]), 0.0)).level == Level.OK
+    assert settled(SourceHealth("raw_action", CONFIG), quiet, [0.9, 0.9]).level == Level.OK
 
 
 def test_the_verdict_names_the_figure_the_joint_and_the_bound():
     bounds = CONFIG.sources["raw_action"].band_rms
     loud = report(band_rms=np.array([0.0, 0.123]))
-    verdict = settled(SourceHealth("raw_action", CONFIG), loud, Evidence(np.array([0.0, 0.9]), 0.0))
+    verdict = settled(SourceHealth("raw_action", CONFIG), loud, [0.0, 0.9])
     assert verdict.level == Level.WARN
     assert verdict.summary == (f"chatter: 0.123 RMS above 10 Hz on b, 90% of its differences' power "
                                f"(bound {bounds.warn:g})")
-    smooth = settled(SourceHealth("raw_action", CONFIG), report(), Evidence(np.zeros(2), 0.0))
+    smooth = settled(SourceHealth("raw_action", CONFIG), report())
     assert smooth.summary == "smooth: 0 RMS above 10 Hz on a, 50 Hz"
 
 
 def test_late_and_lost_messages():
-    late = settled(SourceHealth("command", CONFIG), report(overruns=50), Evidence(np.zeros(2), 0.0))
+    late = settled(SourceHealth("command", CONFIG), report(overruns=50))
     assert late.level == Level.ERROR
     assert late.summary.startswith("late: 50% of the periods")
-    lost = settled(SourceHealth("command", CONFIG), report(), Evidence(np.zeros(2), 0.05))
+    lost = settled(SourceHealth("command", CONFIG), report(), lost=5)
     assert lost.level == Level.WARN
     assert lost.summary.startswith("lost: 5% of the messages")
+
+
+def test_with_a_baseline_the_ratio_decides_joint_by_joint():
+    bounds = CONFIG.baseline_ratio
+    compared = report(band_rms=np.array([0.5, 0.03]), baseline=np.array([0.4, 0.01]),
+                      baseline_ratio=np.array([1.25, bounds.warn + 0.5]))
+    verdict = settled(SourceHealth("raw_action", CONFIG), compared, [0.9, 0.9])
+    assert (verdict.level, verdict.joints) == (Level.WARN, (Level.OK, Level.WARN))
+    assert verdict.summary == ("chatter: 0.03 RMS above 10 Hz on b, 2.5 times that in simulation, 90% of its "
+                               "differences' power (bound 2)")
+    assert silent(1.0, "", 2).joints == (Level.STALE, Level.STALE)
+
+
+def test_two_publishers_are_told():
+    verdict = settled(SourceHealth("command", CONFIG), report(publishers=2))
+    assert (verdict.level, verdict.summary) == (Level.WARN, "2 publishers on one topic: the figures mix them")
 
 
 def test_staleness_is_a_time_and_a_number_of_periods():
@@ -157,9 +178,10 @@ def write(path, data: dict) -> str:
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
-    ("window", 0.0, "window: 0.0"), ("hysteresis", 1.5, "hysteresis: 1.5"), ("windw", 1.0, "windw: unknown key"),
+    ("windows", [0.0], "windows: .0.0."), ("hysteresis", 1.5, "hysteresis: 1.5"), ("windw", 1.0, "windw: unknown key"),
     ("high_frequency_share", 0.6, "above half"), ("overruns", {"warn": 0.5, "error": 0.1}, "ascending"),
-    ("sources", {}, "must be exactly"), ("capacity", 3, "at least 16"), ("window", ".nan", "window"),
+    ("sources", {}, "must be exactly"), ("capacity", 3, "at least 16"), ("windows", [".nan"], "windows"),
+    ("windows", [], "windows"),
     ("raise_after", -1.0, "raise_after"),
 ])
 def test_bad_settings_are_refused_with_the_file_and_the_key(tmp_path, key, value, message):

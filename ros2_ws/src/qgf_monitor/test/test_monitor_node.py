@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import os
 import signal
@@ -19,6 +20,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
 
 from qgf_msgs.msg import SmoothnessReport, Spectrum
 
@@ -62,6 +65,18 @@ class Listener:
         self.node.create_subscription(SmoothnessReport, f"{topic}/report", self._report, 200)
         self.node.create_subscription(Spectrum, f"{topic}/spectrum", self._spectrum, 20)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostic, 20)
+
+        self.plain: dict[str, float] = {}
+        self.node.create_subscription(Float64, f"{topic}/plain/command/band_rms",
+                                      lambda m: self.plain.update({"command/band_rms": m.data}), 20)
+        self._explain = self.node.create_client(Trigger, f"{topic}/explain")
+
+    def explain(self) -> dict:
+        """What ~/explain answers."""
+        assert self._explain.wait_for_service(10.0)
+        future = self._explain.call_async(Trigger.Request())
+        self.until(future.done, "an explanation")
+        return json.loads(future.result().message)
 
     def _report(self, message: SmoothnessReport) -> None:
         self.reports[message.source].append(message)
@@ -189,6 +204,14 @@ def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_di
                    and "non_finite" in listener.diagnostics[-1]["inputs"][1], "counts of unusable messages")
     assert listener.diagnostics[-1]["policy"][0] == 0
     assert monitor.popen.poll() is None
+
+    told = listener.explain()
+    assert {row["cause"] for row in told["causes"]} == {"policy", "observation_noise", "loop_timing", "actuator"}
+    assert told["text"]
+
+    assert listener.plain["command/band_rms"] == pytest.approx(0.2 / math.sqrt(2), rel=0.05)
+    assert listener.latest("command").joint_level[1] == SmoothnessReport.WARN
+    assert list(listener.latest("command").baseline_ratio) == []
 
     publisher.kill()
     listener.until(lambda: listener.all_reports(lambda r: r.level == SmoothnessReport.STALE), "all sources stale")

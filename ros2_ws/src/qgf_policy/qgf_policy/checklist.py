@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.errors import QgfError
+from qgf_policy.interfaces import REMEDY, runs_on
 from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.preflight import Preflight
+from qgf_policy.watch import fits, velocity_ratio
 
-MOVING = 0.02
-"""A joint that moved by this much [rad] while listened to shows the sign of its velocity."""
 FAR_FROM_HOME = 1.0
 """A joint further from home than this [rad] stands where the policy hardly trained."""
 
@@ -84,7 +84,7 @@ def checklist(flight: Preflight, heard: Heard) -> Iterator[Finding]:
     if not heard.states:
         remedy = "start the robot's driver, and compare ROS_DOMAIN_ID, namespace and the robot YAML's topics"
         yield Finding("fail", "joint states", f"none on {heard.state_topic} within {heard.seconds:g} s", remedy)
-        yield from _command_side(heard)
+        yield from _command_side(flight, heard)
         return
     merger = JointStateMerger(flight.robot, flight.runner.state_limit)
     now = heard.states[-1].arrival
@@ -92,6 +92,7 @@ def checklist(flight: Preflight, heard: Heard) -> Iterator[Finding]:
     for s in heard.states:
         merger.add(s.names, s.position, s.velocity, s.stamp, s.arrival, s.age if s.stamp else 0, s.effort_length)
         state = merger.snapshot()
+        flight.runner.step(state, s.arrival)  # not activated, it only watches
         refusals |= {refusal.kind: str(refusal) for refusal in state.refusals}
     names = flight.robot.joint_names
     ours = [s for s in heard.states if set(names) & set(s.names)]
@@ -104,7 +105,7 @@ def checklist(flight: Preflight, heard: Heard) -> Iterator[Finding]:
         named = ", ".join(sorted({name for s in heard.states for name in s.names}))
         remedy = f"the driver names {named}; correct the robot YAML"
         yield Finding("fail", "joints", f"not heard of: {', '.join(state.missing)}", remedy)
-        yield from _command_side(heard)
+        yield from _command_side(flight, heard)
         return
     yield Finding("ok", "joints", f"all {len(names)} by name")
     yield _rate(flight, ours)
@@ -113,7 +114,7 @@ def checklist(flight: Preflight, heard: Heard) -> Iterator[Finding]:
     refusal = flight.runner.judge_activation(dataclasses.replace(state, refusals=()), now)
     if refusal is not None:
         yield Finding("fail", "activation", str(refusal), "mend this first: activate would refuse it")
-    yield from _command_side(heard)
+    yield from _command_side(flight, heard)
 
 
 def _rate(flight: Preflight, states: Sequence[HeardState]) -> Finding:
@@ -158,19 +159,14 @@ def _signs(flight: Preflight, states: Sequence[HeardState]) -> Finding:
     """Whether the measured velocities are the derivatives of the positions, joint by joint."""
     wrong, shown = [], 0
     for name in flight.robot.joint_names:
-        samples = [(s.arrival, s.position[s.names.index(name)], s.velocity[s.names.index(name)])
+        samples = [(1e-9 * s.arrival, s.position[s.names.index(name)], s.velocity[s.names.index(name)])
                    for s in states if name in s.names and len(s.position) == len(s.velocity) == len(s.names)]
-        if len(samples) < 3:
-            continue
-        time, q, dq = (np.array(column, dtype=np.float64) for column in zip(*samples, strict=True))
-        if np.ptp(q) < MOVING:
+        ratio = velocity_ratio(*zip(*samples, strict=True)) if samples else None
+        if ratio is None:
             continue
         shown += 1
-        # The integral of dq against q: noise averages out, a swapped joint or sign does not.
-        way = np.concatenate([[0.0], np.cumsum(0.5 * (dq[1:] + dq[:-1]) * 1e-9 * np.diff(time))])
-        slope = float(np.dot(way - way.mean(), q - q.mean()) / np.dot(q - q.mean(), q - q.mean()))
-        if not 0.5 < slope < 2.0:
-            wrong.append(f"'{name}' ({slope:+.2f})")
+        if not fits(ratio):
+            wrong.append(f"'{name}' ({ratio:+.2f})")
     if wrong:
         remedy = "correct the driver, or the robot YAML's signs and joints"
         found = f"velocity over change of position is not 1 for {', '.join(wrong)}"
@@ -181,7 +177,7 @@ def _signs(flight: Preflight, states: Sequence[HeardState]) -> Finding:
     return Finding("ok", "velocity signs", "all joints moved, and their velocities with them")
 
 
-def _command_side(heard: Heard) -> Iterator[Finding]:
+def _command_side(flight: Preflight, heard: Heard) -> Iterator[Finding]:
     if heard.commanders:
         yield Finding("fail", "commanders", f"{', '.join(heard.commanders)} on {heard.command_topic}", "end them first")
     else:
@@ -191,6 +187,9 @@ def _command_side(heard: Heard) -> Iterator[Finding]:
     else:
         remedy = "activate the controller, or correct command_interface or the robot YAML's topics"
         yield Finding("fail", "controller", f"nobody listens on {heard.command_topic}", remedy)
+    if runs_on(flight.settings.command_interface, flight.robot):
+        found = "without a timeout: the arm runs on at its last velocity if the policy node dies"
+        yield Finding("warn", "command timeout", found, f"{REMEDY}; configure refuses it otherwise")
     for note in heard.realtime_notes:
         text, _, remedy = note.partition("; ")
         yield Finding("warn", "real time", text, remedy)

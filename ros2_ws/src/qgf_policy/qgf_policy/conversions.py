@@ -10,6 +10,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -54,13 +55,22 @@ def array_message(values: Vector) -> Float64MultiArray:
     return Float64MultiArray(data=array.array("d", values.tolist()))
 
 
-def trajectory_message(values: Vector, joint_names: tuple[str, ...], period: int) -> JointTrajectory:
-    """Positions (n,) [rad] as one point to be reached in one command period [ns].
+def stamped_message(
+    values: Vector, interface: str, joint_names: list[str], now: int
+) -> JointState:
+    """The same with joints by name, stamped `now` [ns]: positions or velocities of a JointState, nothing else."""
+    message = JointState(name=joint_names, **{interface: array.array("d", values.tolist())})
+    message.header.stamp = time_message(now)
+    return message
+
+
+def trajectory_message(values: Vector, joint_names: tuple[str, ...], horizon: int) -> JointTrajectory:
+    """Positions (n,) [rad] as one point to be reached after `horizon` [ns].
 
     Without velocities: joint_trajectory_controller refuses a trajectory that does not end at rest.
     """
     point = JointTrajectoryPoint(positions=array.array("d", values.tolist()))
-    point.time_from_start.sec, point.time_from_start.nanosec = divmod(period, 1_000_000_000)
+    point.time_from_start.sec, point.time_from_start.nanosec = divmod(horizon, 1_000_000_000)
     return JointTrajectory(joint_names=list(joint_names), points=[point])
 
 
@@ -122,6 +132,9 @@ def policy_status(report: LoopReport | None, node: NodeState, now: int) -> Polic
             setattr(message, field.name, getattr(report.status.counters, field.name))
         message.estops += node.estops
         message.cycles, message.state_age = report.status.cycles, report.status.state_age
+        governed = report.status.governed
+        message.command_mode, message.smoothed_share = governed.command_mode, governed.share
+        message.smoothing_lag = governed.lag
         timing = report.timing
         message.stage_mean, message.stage_max = (
             array.array("d", timing.stage_mean),

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 REPORT_PERIOD = 0.1
 """Status reports are made this often [s]."""
-SWITCH_INTERVAL = 0.0003
+SWITCH_INTERVAL = 0.00005
 """Longest time another Python thread keeps the interpreter from the loop [s]; the default of 5 ms shows as spikes."""
 
 
@@ -43,6 +43,8 @@ class GoalMessage(NamedTuple):
     frame: str
     stamp: int
     """[ns]"""
+    unusable: str = ""
+    """Why it cannot be used, whatever it is."""
 
 
 class Port(Protocol):
@@ -96,6 +98,9 @@ class ControlLoop:
     :param prepare: called once in the loop's thread before its first period: warm-up.
     :param publish: False computes and reports everything, but sends nothing to the arm.
     :param overrun_share: share of a second's periods that may be overrun or left out; 1 is not judged.
+    :param tell: called in the loop's thread with every report, right after a period's work; must be quick. What other
+        threads do about a report is best begun from there too: later they would hold the interpreter's lock when the
+        next deadline comes.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class ControlLoop:
         prepare: Callable[[], None] = lambda: None,
         publish: bool = True,
         overrun_share: float = 1.0,
+        tell: Callable[[LoopReport], None] = lambda report: None,
     ) -> None:
         self.runner, self._port, self._clock = runner, port, clock
         self._realtime, self._prepare, self._publish = realtime or RealtimeSettings(), prepare, publish
@@ -114,7 +120,7 @@ class ControlLoop:
             queue.SimpleQueue()
         )
         self._timing = LoopTiming(runner.command_period)
-        self._overrun_share = overrun_share
+        self._overrun_share, self._tell = overrun_share, tell
         self._report_every = max(1, round(REPORT_PERIOD * 1e9 / runner.command_period))
         self._until_report = 0
         self._stop = False
@@ -284,7 +290,7 @@ class ControlLoop:
 
     def _set_goal(self, goal: GoalMessage, now: int) -> None:
         with contextlib.suppress(StateError):  # counted, and told by the runner's status
-            self.runner.set_goal(goal.position, goal.frame, goal.stamp, now)
+            self.runner.set_goal(goal.position, goal.frame, goal.stamp, now, goal.unusable)
 
     @staticmethod
     def _do(job: Callable[[JointState, int], Any], future: Future[Any], state: JointState, now: int) -> None:
@@ -300,17 +306,17 @@ class ControlLoop:
         events = tuple(runner.events)
         runner.events.clear()
         status = runner.status()
+        report = LoopReport(
+            status._replace(counters=dataclasses.replace(status.counters)),
+            self._timing.report(),
+            events,
+            runner.goal_refusal,
+            self._port.out_of_order,
+            self._note,
+        )
         if self._reports.qsize() < 100:  # nobody reads: do not fill the memory
-            self._reports.put(
-                LoopReport(
-                    status._replace(counters=dataclasses.replace(status.counters)),
-                    self._timing.report(),
-                    events,
-                    runner.goal_refusal,
-                    self._port.out_of_order,
-                    self._note,
-                )
-            )
+            self._reports.put(report)
+        self._tell(report)
 
     def _last_resort(self, pacer: Pacer) -> None:
         """The loop is dying of an error nobody foresaw: stop the arm within its limits first."""

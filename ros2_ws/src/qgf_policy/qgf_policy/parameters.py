@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from qgf_core.errors import ConfigError
+from qgf_policy.command_filter import COMMAND_MODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +20,16 @@ class ParameterSpec:
     description: str
     minimum: float | None = None
     maximum: float | None = None
-    read_only: bool = True
-    """True: set at start only. False: see the description for when a change counts."""
+    counts: Literal["start", "configure", "at once"] = "configure"
+    """When a value counts: only that given at the start (read-only), at the next configure, or at once."""
     choices: tuple[str, ...] = ()
+
+    @property
+    def meaning(self) -> str:
+        """The description, with when a change counts."""
+        when = {"start": "Fixed at the start", "configure": "Changes only while unconfigured",
+                "at once": "A change counts at once"}
+        return f"{self.description} {when[self.counts]}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +41,8 @@ class PolicyParameters:
     control_rate: float
     command_rate: float
     command_interface: str
+    stamped_commands: bool
+    allow_controller_without_timeout: bool
     autostart: bool
     dry_run: bool
     speed_scale: float
@@ -41,8 +51,12 @@ class PolicyParameters:
     state_timeout: float
     state_age_from: str
     goal_timeout: float
+    transform_goals: bool
     tracking_limit: float
     saturation_time: float
+    home_limit: float
+    governor_lag: float
+    command_mode: str
     overrun_share: float
     bundle_folder: str
     realtime_priority: int
@@ -51,9 +65,7 @@ class PolicyParameters:
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
-    ParameterSpec(
-        "bundle", "", "Path of the policy bundle. A change counts at the next configure.", read_only=False
-    ),
+    ParameterSpec("bundle", "", "Path of the policy bundle."),
     ParameterSpec(
         "robot",
         "",
@@ -82,18 +94,32 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         choices=("", "position", "velocity", "effort", "joint_trajectory"),
     ),
     ParameterSpec(
+        "stamped_commands",
+        False,
+        "Send positions or velocities as sensor_msgs/JointState, with a stamp and the joints' names, in place of "
+        "std_msgs/Float64MultiArray, on the same topic; ros2_control's forward controllers take the latter only.",
+    ),
+    ParameterSpec(
+        "allow_controller_without_timeout",
+        False,
+        "Send velocities also where the robot's YAML states no command_timeout: if this node dies, the arm then runs "
+        "on at its last velocity. Meant for simulations.",
+        counts="start",
+    ),
+    ParameterSpec(
         "autostart",
         False,
         "Configure and activate at start; activation is tried again until joint states arrive.",
+        counts="start",
     ),
     ParameterSpec("dry_run", False, "Compute and report everything, but send nothing to the arm."),
     ParameterSpec(
         "speed_scale",
         1.0,
-        "Factor on the velocity that the policy asks for. A change counts at once.",
+        "Factor on the velocity that the policy asks for.",
         0.1,
         1.0,
-        read_only=False,
+        counts="at once",
     ),
     ParameterSpec(
         "ramp_duration",
@@ -127,6 +153,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "goal_timeout", 0.0, "A goal received longer ago than this is stale [s]; 0: never.", 0.0, 1e6
     ),
     ParameterSpec(
+        "transform_goals",
+        False,
+        "Take goals in any frame that /tf leads to; needs tf2_ros, and every message on /tf takes this process's time. "
+        "False: goals must be given in the robot's base frame.",
+    ),
+    ParameterSpec(
         "tracking_limit",
         0.3,
         "A joint further than this from where its commands should have brought it [rad] ends the activation: a "
@@ -142,6 +174,29 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         60.0,
     ),
     ParameterSpec(
+        "home_limit",
+        1.5,
+        "An activation is refused while a joint is further from home than this [rad], where the policy hardly trained. "
+        "0: anywhere.",
+        0.0,
+        10.0,
+    ),
+    ParameterSpec(
+        "governor_lag",
+        0.0,
+        "Lag of the command [s] when it is smoothed, see command_mode. 0: it cannot be, and command_mode stays policy.",
+        0.0,
+        1.0,
+    ),
+    ParameterSpec(
+        "command_mode",
+        "policy",
+        "What the arm gets: the policy's command, that command smoothed, or a hold. Set by governor_node, or by hand; "
+        "a change counts at once and is blended. Needs governor_lag.",
+        counts="at once",
+        choices=COMMAND_MODES,
+    ),
+    ParameterSpec(
         "overrun_share",
         0.2,
         "Share of the periods within a second that may be overrun or left out; more end the activation. 1: not judged.",
@@ -152,6 +207,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "bundle_folder",
         "",
         "Folder that ~/load_policy may load from. Empty: the folder of the parameter bundle.",
+        counts="start",
     ),
     ParameterSpec(
         "realtime_priority",
@@ -166,7 +222,10 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "cpu", -1, "Processor that the control loop's thread is kept on; -1: any.", -1, 1023
     ),
     ParameterSpec(
-        "lock_memory", False, "Keep the process's memory from being paged out; needs the memlock limit."
+        "lock_memory",
+        False,
+        "Keep the process's memory from being paged out; needs the memlock limit.",
+        counts="start",
     ),
 )
 
@@ -190,9 +249,33 @@ def coerce(spec: ParameterSpec, value: Any) -> Any:
     return value
 
 
+def judge_changes(changes: Mapping[str, Any], label: str) -> str:
+    """Why changes of parameters, name -> value, must be refused in a lifecycle state; empty if they need not be.
+
+    :param label: of the lifecycle state.
+    """
+    specs = {spec.name: spec for spec in PARAMETERS}
+    for name, value in changes.items():
+        spec = specs.get(name)
+        try:
+            if spec is not None:
+                coerce(spec, value)
+        except ConfigError as error:
+            return str(error)
+        late = name == "use_sim_time" if spec is None else spec.counts == "configure"
+        if late and label != "unconfigured":
+            remedy = "deactivate and clean up first" + (", or call ~/load_policy" if name == "bundle" else "")
+            return f"policy_node: {name}: it counts at configure, and the node is {label}; {remedy}"
+    return ""
+
+
 def from_values(values: Mapping[str, Any]) -> PolicyParameters:
     """The parameters from a mapping name -> value; all must be there. :raises ConfigError: a value will not do."""
-    return PolicyParameters(**{spec.name: coerce(spec, values[spec.name]) for spec in PARAMETERS})
+    parameters = PolicyParameters(**{spec.name: coerce(spec, values[spec.name]) for spec in PARAMETERS})
+    if parameters.command_mode != "policy" and parameters.governor_lag == 0.0:
+        problem = f"'{parameters.command_mode}' needs a lag that the command may be smoothed with"
+        raise ConfigError("policy_node", "command_mode", problem, "start the node with governor_lag, e.g. 0.06")
+    return parameters
 
 
 def defaults() -> PolicyParameters:

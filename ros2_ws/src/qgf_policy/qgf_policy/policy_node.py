@@ -17,17 +17,13 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
@@ -36,79 +32,71 @@ from qgf_msgs.msg import PolicyStatus
 from qgf_msgs.srv import LoadPolicy
 from qgf_policy.conversions import NodeState, diagnostics, policy_status
 from qgf_policy.loop import LoopReport
-from qgf_policy.parameters import PARAMETERS, ParameterSpec, PolicyParameters, coerce, from_values
+from qgf_policy.node_parameters import NodeParameters
+from qgf_policy.parameters import PolicyParameters
 from qgf_policy.preflight import Preflight, inside, prepare, warm_up
-from qgf_policy.ros_port import EstopPort
+from qgf_policy.ros_port import OVERRIDABLE, EstopPort, overrides_checked
 from qgf_policy.session import Session
 from qgf_policy.status import Event, Mode
 
+TICK = 0.1
+"""The node looks after itself this often [s], while nothing moves."""
+TICK_EVERY = 3
+"""While the arm is commanded, only this many of the loop's reports bring the node to look after itself."""
+NOT_MOVING = (Mode.UNCONFIGURED, Mode.INACTIVE, Mode.ESTOPPED)
+WATCH = 1.0
+"""A running loop that reports nothing is looked after this often [s]."""
+DIAGNOSTICS_PERIOD = 1.0
+"""Between two messages on /diagnostics [s]."""
 AUTOSTART_NOTE = 5.0
 """Autostart says at most this often what it waits for [s]."""
-
-
-def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
-    """The ROS description of a parameter. Numbers take integers too, hence the dynamic type; `coerce` checks."""
-    number = isinstance(spec.default, float)
-    message = ParameterDescriptor(
-        name=spec.name, description=spec.description, read_only=spec.read_only, dynamic_typing=number
-    )
-    if spec.choices:
-        message.additional_constraints = "one of: " + ", ".join(choice or "''" for choice in spec.choices)
-    if spec.minimum is not None and spec.maximum is not None:
-        if number:
-            message.floating_point_range = [FloatingPointRange(from_value=spec.minimum, to_value=spec.maximum)]
-        else:
-            message.integer_range = [
-                IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum), step=1)
-            ]
-    return message
 
 
 class PolicyNode(LifecycleNode):
     """Runs a policy bundle at a fixed rate. :raises ConfigError: a parameter that will not do."""
 
+    @overrides_checked()
     def __init__(self) -> None:
         super().__init__("policy_node")
         self.exit_code: int | None = None
         """Set where the node cannot go on; the process then ends with it."""
         self._session: Session | None = None
-        self._report: LoopReport | None = None
+        self.report: LoopReport | None = None
+        """The loop's newest report; None while none runs."""
         self._state = NodeState()
-        for spec in PARAMETERS:
-            try:
-                self.declare_parameter(spec.name, spec.default, descriptor(spec))
-            except ParameterException as error:
-                raise ConfigError("policy_node", spec.name, str(error), "give a value of its type") from error
-        self._autostart = self._read_parameters().autostart
+        self._settings = NodeParameters(self, self._label, self._on_parameters)
+        self._autostart = self._settings.read().autostart
         self._autostart_noted = 0.0
-        self.add_on_set_parameters_callback(self._on_parameters)
         self._estop_port = EstopPort(self)
-        self._status = self.create_publisher(PolicyStatus, "~/status", 10)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._status = self.create_publisher(PolicyStatus, "~/status", 10, qos_overriding_options=OVERRIDABLE)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", 10, qos_overriding_options=OVERRIDABLE
+        )
         self.create_service(Trigger, "~/estop", self._on_estop)
         self.create_service(Trigger, "~/reset_estop", self._on_reset_estop)
         self.create_service(LoadPolicy, "~/load_policy", self._on_load_policy)
         self.create_service(Trigger, "~/rollback_policy", self._on_rollback_policy)
         # Not on the node's clock, which may step, or stand still for want of a /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(0.1, self._tick, clock=steady)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self._timer = self.create_timer(TICK, self._on_timer, clock=steady)
+        self._wake = self.create_guard_condition(self._tick)
+        self._reported, self._last_tick, self._last_diagnostics = 0, 0.0, 0.0
+
+    @property
+    def notes(self) -> list[str]:
+        """What the operating system did not permit the loop."""
+        return [] if self._session is None else self._session.loop.notes
 
     # ------------------------------------------------------------------------------------ parameters, refusals
 
-    def _read_parameters(self) -> PolicyParameters:
-        return from_values({spec.name: self.get_parameter(spec.name).value for spec in PARAMETERS})
-
-    def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        specs = {spec.name: spec for spec in PARAMETERS}
-        for change in changes:
-            try:
-                value = coerce(specs[change.name], change.value) if change.name in specs else None
-            except ConfigError as error:
-                return SetParametersResult(successful=False, reason=str(error))
-            if change.name == "speed_scale" and self._session is not None:
-                self._session.runner.speed_scale = value
-        return SetParametersResult(successful=True)
+    def _on_parameters(self, parameters: PolicyParameters) -> None:
+        if self._session is None:
+            return
+        runner = self._session.runner
+        runner.speed_scale = parameters.speed_scale
+        if parameters.command_mode != runner.filter.mode:
+            runner.filter.mode = parameters.command_mode
+            self.get_logger().warning(f"command_mode is now {parameters.command_mode}")
 
     def _refuse(self, what: str, error: Exception) -> TransitionCallbackReturn:
         self._state = dataclasses.replace(self._state, refusal=f"{what} refused: {error}")
@@ -127,7 +115,7 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load, check and warm up; nothing is commanded."""
         try:
-            self._begin(prepare(self._read_parameters()))
+            self._begin(prepare(self._settings.read()))
         except QgfError as error:
             return self._refuse("configure", error)
         except Exception:
@@ -172,8 +160,11 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _begin(self, flight: Preflight) -> None:
-        parameters, simulated = self._read_parameters(), bool(self.get_parameter("use_sim_time").value)
-        self._session = Session(self, flight, parameters, self._estop_port, self._state.estopped, simulated)
+        parameters, simulated = self._settings.read(), bool(self.get_parameter("use_sim_time").value)
+        self._session = Session(
+            self, flight, parameters, self._estop_port, self._state.estopped, simulated, self._on_report
+        )
+        self._session.runner.filter.mode = parameters.command_mode
         self._state = dataclasses.replace(
             self._state,
             bundle=str(flight.path),
@@ -181,7 +172,8 @@ class PolicyNode(LifecycleNode):
             control_rate=flight.bundle.manifest.control_rate,
             robot=flight.robot.name,
         )
-        for note in self._session.loop.notes:
+        self._pace(running=True)
+        for note in self.notes:
             self.get_logger().warning(note)
         self.get_logger().info(self._session.summary)
 
@@ -190,8 +182,9 @@ class PolicyNode(LifecycleNode):
         if self._session is None:
             return
         session, self._session = self._session, None
+        self._pace(running=False)
         self._take_in(session.end())
-        self._report = None
+        self.report = None
         estops = self._state.estops + session.runner.counters.estops
         self._state = NodeState(refusal=self._state.refusal, estopped=session.runner.estopped, estops=estops)
 
@@ -238,7 +231,7 @@ class PolicyNode(LifecycleNode):
             if self._session is None:
                 remedy = "configure it first"
                 raise ConfigError("policy_node", "load_policy", f"the node is {self._label()}", remedy)
-            parameters = self._read_parameters()
+            parameters = self._settings.read()
             path = inside(Path(parameters.bundle_folder or self._session.flight.path.parent), request.bundle)
             flight = prepare(dataclasses.replace(parameters, bundle=str(path)))
             warm_up(flight.bundle)  # whatever fails shall fail before the present policy is gone
@@ -274,12 +267,28 @@ class PolicyNode(LifecycleNode):
         flight = self._session.flight
         self._accept()
         self._state = dataclasses.replace(self._state, bundle=str(flight.path), sha256=flight.bundle.sha256)
-        self.set_parameters([Parameter("bundle", value=str(flight.path))])
+        self._settings.tell_bundle(flight.path)
         self.get_logger().info(f"the policy is now {flight.path}")
 
     # ---------------------------------------------------------------------------------------------- timers
 
+    def _pace(self, running: bool) -> None:
+        """A running loop wakes the executor itself, when there is time for it; the timer then only watches."""
+        self._timer.timer_period_ns = round(1e9 * (WATCH if running else TICK))
+
+    def _on_report(self, report: LoopReport) -> None:
+        """In the loop's thread, which has time for it now: another thread would come to be in its way."""
+        self._status.publish(policy_status(report, self._state, self.get_clock().now().nanoseconds))
+        self._reported += 1
+        if report.events or report.status.mode in NOT_MOVING or self._reported % TICK_EVERY == 0:
+            self._wake.trigger()
+
+    def _on_timer(self) -> None:
+        if time.monotonic() - self._last_tick > 0.5 * TICK:
+            self._tick()
+
     def _tick(self) -> None:
+        self._last_tick = time.monotonic()
         if self._session is None:
             if self._estop_port.take():
                 self._latch("requested on ~/estop_request")
@@ -295,6 +304,9 @@ class PolicyNode(LifecycleNode):
                 self.exit_code = 1
         if self._autostart and self.exit_code is None:
             self._try_autostart()
+        if self._last_tick - self._last_diagnostics > DIAGNOSTICS_PERIOD - 0.5 * TICK:
+            self._last_diagnostics = self._last_tick
+            self._publish_diagnostics()
 
     def _read_reports(self) -> None:
         if self._session is not None:
@@ -302,10 +314,9 @@ class PolicyNode(LifecycleNode):
 
     def _take_in(self, reports: list[LoopReport]) -> None:
         for report in reports:
-            self._report = report
+            self.report = report
             for event in report.events[-5:]:
                 self._log(event)
-            self._publish_status()
 
     def _follow_runner(self) -> None:
         """Deactivate where the runner has ended the activation by itself."""
@@ -323,7 +334,7 @@ class PolicyNode(LifecycleNode):
             self.get_logger().info(text)
 
     def _publish_status(self) -> None:
-        self._status.publish(policy_status(self._report, self._state, self.get_clock().now().nanoseconds))
+        self._status.publish(policy_status(self.report, self._state, self.get_clock().now().nanoseconds))
 
     def _publish_diagnostics(self) -> None:
         if self._session is not None:
@@ -332,7 +343,7 @@ class PolicyNode(LifecycleNode):
                 self.get_logger().warning(news)
             gc.collect(1)  # the loop has switched collecting off; what little has gathered since takes some 20 us
         now = self.get_clock().now().nanoseconds
-        self._diagnostics.publish(diagnostics(self._report, self._state, self.get_name(), now))
+        self._diagnostics.publish(diagnostics(self.report, self._state, self.get_fully_qualified_name()[1:], now))
 
     def _try_autostart(self) -> None:
         """Configure once; then activate as soon as that would not be refused."""
@@ -369,7 +380,7 @@ def main(args: list[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not stop.is_set() and node.exit_code is None:
-            executor.spin_once(timeout_sec=0.1)
+            executor.spin_once(timeout_sec=0.5)
     except (QgfError, rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError) as error:
         print(f"qgf: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

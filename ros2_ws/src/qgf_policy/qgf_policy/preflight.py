@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -13,12 +12,15 @@ import torch
 from qgf_core.bundle import Bundle, load_bundle
 from qgf_core.errors import BundleError, ConfigError
 from qgf_core.manifest import check_robot
-from qgf_core.robot import CommandInterface, RobotSpec, load_robot, read_urdf
+from qgf_core.robot import RobotSpec, load_robot, read_urdf
+from qgf_policy.interfaces import choose_interface
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.runner import PolicyRunner
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.supervision import Space
 
+WATCH_TIME = 0.3
+"""An arm's joint states are watched for so long before an activation [s]."""
 WARM_UP = 100
 """Inferences before the first that counts: the first ones compile, the next ones fill caches."""
 
@@ -62,14 +64,7 @@ def prepare(parameters: PolicyParameters) -> Preflight:
             f"{path} was trained at",
             "leave it at 0 or train at this rate",
         )
-    interface = parameters.command_interface or robot.command_interface
-    if interface not in get_args(CommandInterface):
-        raise ConfigError(
-            "policy_node",
-            "command_interface",
-            f"'{interface}' is not known",
-            f"choose one of: {', '.join(get_args(CommandInterface))}",
-        )
+    interface = choose_interface(parameters, robot)
     if parameters.state_age_from not in ("stamp", "arrival"):
         raise ConfigError(
             "policy_node",
@@ -79,7 +74,8 @@ def prepare(parameters: PolicyParameters) -> Preflight:
         )
     try:
         settings = RunnerSettings(
-            command_interface=cast(CommandInterface, interface),
+            command_interface=interface,
+            stamped_commands=parameters.stamped_commands,
             command_rate=parameters.command_rate or robot.command_rate,
             speed_scale=parameters.speed_scale,
             ramp_duration=parameters.ramp_duration,
@@ -89,6 +85,9 @@ def prepare(parameters: PolicyParameters) -> Preflight:
             # In a dry run nothing is sent, and an arm that does not move has no fault.
             tracking_limit=0.0 if parameters.dry_run else parameters.tracking_limit,
             saturation_time=parameters.saturation_time,
+            home_limit=parameters.home_limit,
+            watch_time=WATCH_TIME,
+            governor_lag=parameters.governor_lag,
             space=Space(robot.workspace, robot.keep_out),
         )
     except ValueError as error:

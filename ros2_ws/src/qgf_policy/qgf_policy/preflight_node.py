@@ -120,7 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qgf: error: --seconds {options.seconds:g}: must lie in 0.5 .. 600", file=sys.stderr)
         return 2
     parameters = dataclasses.replace(
-        defaults(), bundle=options.bundle, robot=options.robot, command_interface=options.command_interface
+        defaults(),
+        bundle=options.bundle,
+        robot=options.robot,
+        command_interface=options.command_interface,
+        allow_controller_without_timeout=True,  # a line of the list tells it
     )
     try:
         flight = prepare(parameters)

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import QoSPolicyKind, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from qgf_core.errors import ConfigError
 from qgf_core.robot import RobotSpec
 from qgf_msgs.msg import PolicyCommand
 from qgf_policy.conversions import (
@@ -22,15 +25,39 @@ from qgf_policy.conversions import (
     goal_message,
     nanoseconds,
     policy_command,
+    stamped_message,
     trajectory_message,
 )
+from qgf_policy.goal_frames import BaseFrameOnly
 from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.loop import GoalMessage
 from qgf_policy.runner import PolicyRunner, Vector
 from qgf_policy.status import Command
+from qgf_policy.trajectory_stream import TrajectoryStream
 
 STATE_DEPTH = 50
 """Joint states kept between two periods: several publishers share the topic, and one of depth 1 would hide another."""
+OVERRIDABLE = QoSOverridingOptions(
+    policy_kinds=(
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    )
+)
+"""Every topic's quality of service may be set by parameters qos_overrides.TOPIC.publisher.depth and the like."""
+
+
+@contextlib.contextmanager
+def overrides_checked() -> Iterator[None]:
+    """Round what makes topics. :raises ConfigError: a qos_overrides parameter holds what is no quality of service."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if "qos" not in str(error).lower():
+            raise
+        remedy = "see docs/faces.md for what is known"
+        raise ConfigError("policy_node", "qos_overrides", str(error), remedy) from error
 
 
 class TakenByLoop(CallbackGroup):
@@ -67,7 +94,7 @@ class EstopPort:
     def __init__(self, node: Node) -> None:
         self._group = TakenByLoop()
         self._subscription = node.create_subscription(
-            Bool, "~/estop_request", _unused, 10, callback_group=self._group
+            Bool, "~/estop_request", _unused, 10, callback_group=self._group, qos_overriding_options=OVERRIDABLE
         )
 
     def take(self) -> bool:
@@ -108,28 +135,31 @@ class RosPort:
     :param robot: names of the topics.
     :param runner: whose joints, interface and periods are meant.
     :param estop: shared with the node.
+    :param frames: turns goals into the base frame.
     :param age_from_stamp: whether a joint state's age counts from its stamp, else from its arrival.
     :param simulated: whether the loop's time is that of /clock, and so that of the stamps.
     """
 
+    @overrides_checked()
     def __init__(
         self,
         node: Node,
         robot: RobotSpec,
         runner: PolicyRunner,
         estop: EstopPort,
+        frames: BaseFrameOnly,
         age_from_stamp: bool,
         simulated: bool = False,
     ) -> None:
         self._node, self._clock, self._estop = node, node.get_clock(), estop
         self._interface = runner.settings.command_interface
         self._names, self._name_list = robot.joint_names, list(robot.joint_names)
-        self._command_period, self._control_period = runner.command_period, runner.control_period
-        self._age_from_stamp = age_from_stamp
+        self._control_period = runner.control_period
+        self._stream = TrajectoryStream(runner.manifest.robot, runner.command_period)
+        self._frames, self._age_from_stamp = frames, age_from_stamp
         self._simulated = simulated
         self._new_merger = lambda: JointStateMerger(runner.manifest.robot, runner.state_limit)
         self._merger = self._new_merger()
-        overridable = QoSOverridingOptions.with_default_policies
         sensor = QoSProfile(
             depth=STATE_DEPTH,
             reliability=qos_profile_sensor_data.reliability,
@@ -142,17 +172,20 @@ class RosPort:
             _unused,
             sensor,
             callback_group=self._group,
-            qos_overriding_options=overridable(),
+            qos_overriding_options=OVERRIDABLE,
         )
         self._goals = node.create_subscription(
-            PoseStamped, "~/goal", _unused, 10, callback_group=self._group, qos_overriding_options=overridable()
+            PoseStamped, "~/goal", _unused, 10, callback_group=self._group, qos_overriding_options=OVERRIDABLE
         )
-        kind = JointTrajectory if self._interface == "joint_trajectory" else Float64MultiArray
+        self._stamped = runner.settings.stamped_commands
+        kind: Any = JointStateMessage if self._stamped else Float64MultiArray
+        if self._interface == "joint_trajectory":
+            kind = JointTrajectory
         self._commands = node.create_publisher(
-            kind, getattr(robot.topics, self._interface), 1, qos_overriding_options=overridable()
+            kind, getattr(robot.topics, self._interface), 1, qos_overriding_options=OVERRIDABLE
         )
         self._reports = node.create_publisher(
-            PolicyCommand, "~/command", 100, qos_overriding_options=overridable()
+            PolicyCommand, "~/command", 100, qos_overriding_options=OVERRIDABLE
         )
 
     def destroy(self) -> None:
@@ -161,13 +194,14 @@ class RosPort:
             self._node.destroy_subscription(subscription)
         for publisher in (self._commands, self._reports):
             self._node.destroy_publisher(publisher)
+        self._frames.destroy()
 
     @property
     def rival(self) -> str:
         """Who else publishes commands to the arm: names of nodes, or an empty text."""
-        others = self._node.get_publishers_info_by_topic(self._commands.topic_name)
-        if len(others) < 2:
+        if self._node.count_publishers(self._commands.topic_name) < 2:  # cheap, and nearly always the answer
             return ""
+        others = self._node.get_publishers_info_by_topic(self._commands.topic_name)
         mine = (self._node.get_name(), self._node.get_namespace())
         names = [info.node_name for info in others if (info.node_name, info.node_namespace) != mine]
         return f"{', '.join(names) or 'another node of this name'} on {self._commands.topic_name}"
@@ -203,7 +237,9 @@ class RosPort:
         newest = None
         while (message := take(self._goals)) is not None:
             newest = message
-        return None if newest is None else goal_message(newest, self._clock.now().nanoseconds)
+        if newest is None:
+            return None
+        return self._frames.to_base(goal_message(newest, self._clock.now().nanoseconds))
 
     def take_estop(self) -> bool:
         """Whether a request for an emergency stop has arrived."""
@@ -212,7 +248,10 @@ class RosPort:
     def send(self, values: Vector) -> None:
         """Send a command to the arm."""
         if self._interface == "joint_trajectory":
-            self._commands.publish(trajectory_message(values, self._names, self._command_period))
+            self._commands.publish(trajectory_message(self._stream.point(values), self._names, self._stream.horizon))
+        elif self._stamped:
+            now = self._clock.now().nanoseconds
+            self._commands.publish(stamped_message(values, self._interface, self._name_list, now))
         else:
             self._commands.publish(array_message(values))
 

@@ -17,11 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from qgf_core.errors import ConfigError, StateError
 from qgf_core.limiter import Limiter
+from qgf_policy.blend import minimum_jerk
+from qgf_policy.command_filter import CommandFilter
 from qgf_policy.joint_state import JointState
 from qgf_policy.pilot import Pilot, Policy
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.status import Command, Counters, Event, Mode, RunnerStatus
 from qgf_policy.supervision import Supervisor
+from qgf_policy.watch import StateWatch
 
 Vector = NDArray[np.float64]
 
@@ -90,8 +93,11 @@ class PolicyRunner:
             tracking_limit=settings.tracking_limit,
             saturation_time=settings.saturation_time,
             space=settings.space,
+            home_limit=settings.home_limit,
         )
+        self._watch = StateWatch(self._robot.joint_names, self.state_limit, settings.watch_time)
         self._zero = np.zeros(len(self._robot.joints))
+        self.filter = CommandFilter(len(self._zero), rate, settings.governor_lag)
         self._settle = math.ceil(SETTLE_TIME * rate)
         self._ramp = settings.ramp_duration * 1e9
         self.speed_scale = settings.speed_scale
@@ -131,7 +137,8 @@ class PolicyRunner:
             return StateError("estop", text)
         if self._commanding:
             return StateError("busy", "the arm is still being brought to rest; wait for mode INACTIVE")
-        return self._judge_state(state, now) or self._supervisor.judge_start(state.position, state.velocity)
+        fault = self._judge_state(state, now) or self._supervisor.judge_start(state.position, state.velocity)
+        return fault or self._watch.judge(now)
 
     def activate(self, state: JointState, now: int) -> None:
         """Begin to command, from where the arm is.
@@ -150,6 +157,7 @@ class PolicyRunner:
         self._sequence = self._cycles = self._at_rest_for = 0
         self._next_inference = now
         self._counted.clear()
+        self._watch.restart()
         self._set(Mode.RAMPING, "", "activated")
 
     def deactivate(self) -> None:
@@ -213,11 +221,12 @@ class PolicyRunner:
         self._estopped = False
         self.deactivate()
 
-    def set_goal(self, position: ArrayLike, frame: str, stamp: int, now: int) -> None:
+    def set_goal(self, position: ArrayLike, frame: str, stamp: int, now: int, unusable: str = "") -> None:
         """Where the tool shall go.
 
         :param position: (3,) [m] in `frame`, which must be the robot's base frame.
         :param stamp: of the goal's message [ns].
+        :param unusable: why it must be refused.
         :raises StateError: refused (and counted); the goal before stays.
         """
         goal = np.array(position, dtype=np.float64)
@@ -227,7 +236,7 @@ class PolicyRunner:
         elif goal.shape != (3,) or not np.isfinite(goal).all():
             problem = f"position {goal.tolist()} is not three finite numbers"
         elif frame != self._robot.base_frame:
-            problem = f"frame '{frame}' is not the base frame '{self._robot.base_frame}'"
+            problem = unusable or f"frame '{frame}' is not the base frame '{self._robot.base_frame}'"
         elif not self.manifest.goal_region.contains(goal, GOAL_TOLERANCE):
             region = self.manifest.goal_region
             problem = (
@@ -255,6 +264,7 @@ class PolicyRunner:
         for refusal in state.refusals:
             self.counters.count_fault(refusal.kind)
         if not self._commanding:
+            self._watch.add(state, now)
             return None, self.status()
         inference = self._begins_control_period(now)
         action: NDArray[np.float32] | None = None
@@ -290,7 +300,7 @@ class PolicyRunner:
             if parted is not None:
                 self.abort(parted)
                 return None, None
-            fault = self._judge_goal(now)
+            fault = self.filter.judge() or self._judge_goal(now)
         if fault is not None:
             self._hold(fault, counted=fault in state.refusals)
             return None, None
@@ -309,7 +319,7 @@ class PolicyRunner:
 
     def status(self) -> RunnerStatus:
         """Mode, fault and counters now."""
-        return RunnerStatus(self._mode, self._fault, self.counters, self._cycles, self._state_age)
+        return RunnerStatus(self._mode, self._fault, self.counters, self._cycles, self._state_age, self.filter.state)
 
     def _begins_control_period(self, now: int) -> bool:
         if self.substeps > 1 and now < self._next_inference - self.command_period // 2:
@@ -344,9 +354,8 @@ class PolicyRunner:
             return StateError("stale_goal", "no goal was received yet")
         age = 1e-9 * (now - self._goal_time)
         if 0.0 < self.settings.goal_timeout < age:
-            return StateError(
-                "stale_goal", f"the goal is {age:.2f} s old, allowed are {self.settings.goal_timeout:g} s"
-            )
+            text = f"the goal is {age:.2f} s old, allowed are {self.settings.goal_timeout:g} s"
+            return StateError("stale_goal", text)
         return None
 
     def _hold(self, fault: StateError, counted: bool = False) -> None:
@@ -362,6 +371,7 @@ class PolicyRunner:
         assert self._goal is not None
         if self._fresh:
             self._pilot.restart()
+            self.filter.restart()
             self._outgoing = None
             self._ramp_start = now
         observation = self._pilot.observe(state, self._goal)
@@ -387,14 +397,14 @@ class PolicyRunner:
         """Joint velocity (n,) [rad/s] that is asked for at `now`: the policy's, blended after a swap and a start."""
         wanted = self._pilot.wanted
         if self._outgoing is not None:
-            share = _minimum_jerk(now - self._swapped, self._ramp)
+            share = minimum_jerk(now - self._swapped, self._ramp)
             wanted = self._outgoing.wanted + share * (wanted - self._outgoing.wanted)
             if share >= 1.0:
                 self._outgoing = None
-        share = _minimum_jerk(now - self._ramp_start, self._ramp)
+        share = minimum_jerk(now - self._ramp_start, self._ramp)
         if share >= 1.0 and self._mode == Mode.RAMPING:
             self._set(Mode.ACTIVE, "", "the policy commands")
-        return wanted * (self.speed_scale * share)
+        return self.filter.step(wanted * (self.speed_scale * share))
 
     def _limit(self, state: JointState, now: int, inference: bool) -> Vector:
         """The next values to send, in the driver's signs."""
@@ -428,21 +438,12 @@ class PolicyRunner:
 
     def _reason(self) -> str:
         if self._mode == Mode.ACTIVE:
-            return ""
-        return self._fault or {Mode.RAMPING: "ramping in", Mode.HALTING: "being brought to rest"}.get(
-            self._mode, ""
-        )
+            return self.filter.reason
+        texts = {Mode.RAMPING: "ramping in", Mode.HALTING: "being brought to rest"}
+        return self._fault or texts.get(self._mode, "")
 
     def _set(self, mode: Mode, kind: str, text: str) -> None:
         if (mode, kind) != (self._mode, self._kind):
             self.events.append(Event(mode, kind, text))
         self._mode, self._kind = mode, kind
         self._fault = text if kind else ""
-
-
-def _minimum_jerk(elapsed: int, duration: float) -> float:
-    """Share of a blend after `elapsed` [ns] of `duration` [ns]: 10 t^3 - 15 t^4 + 6 t^5 (Flash and Hogan 1985)."""
-    if elapsed >= duration:
-        return 1.0
-    tau = elapsed / duration
-    return tau * tau * tau * (10.0 + tau * (6.0 * tau - 15.0))

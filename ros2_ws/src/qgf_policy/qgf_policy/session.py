@@ -14,6 +14,7 @@ from rclpy.node import Node
 
 from qgf_core.clocks import SteadyClock
 from qgf_core.errors import ConfigError, StateError
+from qgf_policy.goal_frames import BaseFrameOnly, TransformedGoals
 from qgf_policy.joint_state import JointState
 from qgf_policy.loop import ControlLoop, LoopReport
 from qgf_policy.parameters import PolicyParameters
@@ -52,6 +53,7 @@ class Session:
     :param estop: requests of the topic.
     :param estopped: an emergency stop was latched before.
     :param simulated: the loop ticks by /clock.
+    :param tell: called from the loop's thread with each report; must be quick.
     :raises QgfError: the warm-up fails.
     """
 
@@ -63,6 +65,7 @@ class Session:
         estop: EstopPort,
         estopped: bool,
         simulated: bool,
+        tell: Callable[[LoopReport], None],
     ) -> None:
         self.flight, self.runner = flight, flight.runner
         self._earlier: Preflight | None = None
@@ -70,10 +73,12 @@ class Session:
         if estopped:
             self.runner.estop("latched before configure")
             self.runner.counters.estops = 0  # counted when it was latched
+        base = flight.robot.base_frame
+        frames = TransformedGoals(node, base) if parameters.transform_goals else BaseFrameOnly(base)
         self._clock_port = ClockPort(node) if simulated else None
         clock = SteadyClock() if self._clock_port is None else SimClock(self._clock_port.newest, SteadyClock())
         from_stamp = parameters.state_age_from == "stamp"
-        self._port = RosPort(node, flight.robot, self.runner, estop, from_stamp, simulated)
+        self._port = RosPort(node, flight.robot, self.runner, estop, frames, from_stamp, simulated)
         realtime = RealtimeSettings(parameters.realtime_priority, parameters.lock_memory, parameters.cpu)
         self.loop = ControlLoop(
             self.runner,
@@ -83,6 +88,7 @@ class Session:
             prepare=lambda: warm_up(flight.bundle),
             publish=not parameters.dry_run,
             overrun_share=parameters.overrun_share,
+            tell=tell,
         )
         try:
             self.loop.start()
@@ -106,7 +112,7 @@ class Session:
         deadline = time.monotonic() + STATE_WAIT
         while True:
             refusal = self.judge_activation()
-            waiting = refusal is not None and refusal.kind in ("incomplete_state", "stale_state")
+            waiting = refusal is not None and refusal.kind in ("incomplete_state", "stale_state", "state_rate")
             if not waiting or time.monotonic() > deadline:
                 break
             time.sleep(0.02)

@@ -17,6 +17,8 @@ class RunnerSettings:
     command_interface: CommandInterface = "velocity"
     command_rate: float = 0.0
     """Rate of commands: an integer multiple of the control rate; 0 means the control rate."""
+    stamped_commands: bool = False
+    """Commands carry a stamp and the joints' names."""
     speed_scale: float = 1.0
     """Factor on the desired velocity, 0.1 .. 1."""
     ramp_duration: float = 0.5
@@ -31,6 +33,12 @@ class RunnerSettings:
     """Largest distance of a joint from where its commands should have brought it [rad]; 0 means any."""
     saturation_time: float = 3.0
     """An action that stays at full size for longer ends the activation; 0 means never."""
+    home_limit: float = 0.0
+    """An activation is refused where a joint is further from home than this [rad]; 0 means anywhere."""
+    watch_time: float = 0.0
+    """The joint states must have been watched for so long before an activation [s]."""
+    governor_lag: float = 0.0
+    """Lag of the command once a governor has it smoothed [s]; 0: no governor may."""
     space: Space = dataclasses.field(default_factory=Space)
     """Where the tool may be."""
 
@@ -39,8 +47,12 @@ class RunnerSettings:
             raise ValueError(f"speed_scale {self.speed_scale} lies outside 0.1 .. 1")
         if not 0.0 <= self.ramp_duration <= 10.0:
             raise ValueError(f"ramp_duration {self.ramp_duration} s lies outside 0 .. 10")
+        if not 0.0 <= self.governor_lag <= 1.0:
+            raise ValueError(f"governor_lag {self.governor_lag} s lies outside 0 .. 1")
         if not 1.0 <= self.stale_periods <= 1000.0:
             raise ValueError(f"stale_periods {self.stale_periods} lies outside 1 .. 1000")
+        if not (0.0 <= self.home_limit < math.inf and 0.0 <= self.watch_time <= 10.0):
+            raise ValueError("home_limit must be finite and not negative, watch_time lie in 0 .. 10 s")
         if not (0.0 <= self.tracking_limit < math.inf and 0.0 <= self.saturation_time < math.inf):
             raise ValueError("tracking_limit and saturation_time must be finite and not negative")
         if not (

@@ -28,6 +28,8 @@ class SimClock:
     :param steady: the machine's clock, for pauses and for noticing that the simulated one stands still.
     """
 
+    simulated = True
+
     def __init__(self, newest: Callable[[], int | None], steady: Clock) -> None:
         self._newest, self._steady = newest, steady
         self._time = 0

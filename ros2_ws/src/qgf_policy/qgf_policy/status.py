@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from qgf_policy.command_filter import Governed
+
 
 class Mode(enum.IntEnum):
     """Modes, numbered as in qgf_msgs/PolicyStatus."""
@@ -43,6 +45,7 @@ class Counters:
     faults_second_commander: int = 0
     faults_bundle_changed: int = 0
     faults_clock_step: int = 0
+    faults_governed: int = 0
     limited_commands: int = 0
     overruns: int = 0
     skipped_cycles: int = 0
@@ -87,6 +90,8 @@ class RunnerStatus(NamedTuple):
     """Control periods since activation."""
     state_age: float
     """Age of the oldest required joint state at the last inference [s]."""
+    governed: Governed = Governed()
+    """What the governor's filter does to the command."""
 
 
 class Event(NamedTuple):

@@ -94,6 +94,7 @@ class Supervisor:
     :param tracking_limit: largest tracking error of a joint [rad]; 0: not judged.
     :param saturation_time: longest time for which an action may stay saturated [s]; 0: not judged.
     :param space: of the tool point.
+    :param home_limit: furthest that a joint may be from home at the start [rad]; 0: not judged.
     """
 
     def __init__(
@@ -107,10 +108,12 @@ class Supervisor:
         tracking_limit: float,
         saturation_time: float,
         space: Space,
+        home_limit: float = 0.0,
     ) -> None:
         self._robot, self._kinematics, self._space = robot, kinematics, space
         self._tracking = Tracking(robot, period, forgetting)
         self._limit, self._saturation_time = tracking_limit, saturation_time
+        self._home_limit = home_limit
         self._control_period = control_period
         self._going_on = period + robot.drive.latency + robot.drive.time_constant
         self._confined = space.workspace is not None or bool(space.keep_out)
@@ -137,6 +140,14 @@ class Supervisor:
                     f"joint '{joint.name}' moves at {velocity[i]:.3f} rad/s, faster than its "
                     f"limit {joint.velocity}; let it come to rest",
                 )
+        away = np.abs(position - self._robot.home)
+        worst = int(away.argmax())
+        if 0.0 < self._home_limit < away[worst]:
+            return StateError(
+                "far_from_home",
+                f"joint '{self._robot.joint_names[worst]}' is {away[worst]:.2f} rad from home, where the policy hardly "
+                f"trained; move it within {self._home_limit:g} rad, or set home_limit",
+            )
         if not self._confined:
             return None
         point = self._kinematics.tool_position(position)

@@ -125,7 +125,11 @@ class Operator:
 
     def put(self, name, value):
         """The answer to setting a parameter."""
-        if isinstance(value, float):
+        if isinstance(value, bool):
+            told = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=value)
+        elif isinstance(value, int):
+            told = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value)
+        elif isinstance(value, float):
             told = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
         else:
             told = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=str(value))
@@ -195,9 +199,14 @@ class Child:
         self.popen.wait(10)
 
 
-def policy_node(domain, errors, **parameters):
-    """policy_node as a child."""
+def policy_node(domain, errors, remap=(), **parameters):
+    """policy_node as a child, before an arm that nobody gets hurt by.
+
+    :param remap: rules such as "joint_states:=other".
+    """
+    parameters = {"allow_controller_without_timeout": "true"} | parameters
     options = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    options += [word for rule in remap for word in ("-r", rule)]
     return Child([*START, *options], domain, errors)
 
 

@@ -26,7 +26,7 @@ from qgf_policy.joint_state import JointStateMerger
 from qgf_policy.loop import ControlLoop
 import dataclasses
 
-flight = prepare(dataclasses.replace(defaults(), bundle=sys.argv[1]))
+flight = prepare(dataclasses.replace(defaults(), bundle=sys.argv[1], allow_controller_without_timeout=True))
 warm_up(flight.bundle)
 runner, robot = flight.runner, flight.bundle.manifest.robot
 merger = JointStateMerger(robot, runner.state_limit)
@@ -35,10 +35,12 @@ for k in range(200):
     now = 10**9 + k * runner.command_period
     merger.add(robot.joint_names, position, np.zeros(len(position)), stamp=now, now=now)
     state = merger.snapshot()
-    if k == 0:
+    if k == 50:  # watched for long enough
         runner.set_goal((0.5, 0.1, 0.4), robot.base_frame, now, now)
         runner.activate(state, now)
     command, status = runner.step(state, now)
+    if command is None:
+        continue
     position = position + command.values * 1e-9 * runner.command_period
     moved = max(moved, float(np.abs(command.values).max()))
 print(status.mode.name, moved > 0.05)

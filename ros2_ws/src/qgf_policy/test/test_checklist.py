@@ -22,7 +22,10 @@ NAMES = PANDA.joint_names
 
 @pytest.fixture(scope="module")
 def flight(bundle_path):
-    return prepare(dataclasses.replace(defaults(), bundle=str(bundle_path), robot="panda"))
+    """On an arm whose controller stops it when commands stay away."""
+    checked = prepare(dataclasses.replace(
+        defaults(), bundle=str(bundle_path), robot="panda", allow_controller_without_timeout=True))
+    return dataclasses.replace(checked, robot=dataclasses.replace(checked.robot, command_timeout=0.1))
 
 
 def recording(rate=200.0, seconds=1.0, age=0.001, names=NAMES, position=None, speed=0.05, sign=1.0):
@@ -52,6 +55,12 @@ def test_a_good_arm_passes_every_line(flight):
     assert "200.0 Hz" in findings["state rate"].found
     tool = flight.bundle.manifest.kinematics().tool_position(PANDA.home + 0.05 * 199 / 200)
     assert str(np.round(tool, 3).tolist()) in findings["tool"].found
+
+
+def test_an_arm_that_would_run_on_without_commands_is_told(flight):
+    finding = judge(dataclasses.replace(flight, robot=PANDA))["command timeout"]
+    assert finding.level == "warn" and "runs on at its last velocity" in finding.found
+    assert "allow_controller_without_timeout" in finding.remedy
 
 
 @pytest.mark.parametrize(

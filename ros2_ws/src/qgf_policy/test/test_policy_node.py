@@ -223,9 +223,17 @@ def test_parameters_are_described_typed_and_guarded(active):
     request = DescribeParameters.Request(names=[spec.name for spec in PARAMETERS])
     described = active.call(DescribeParameters, "describe_parameters", request)
     for spec, told in zip(PARAMETERS, described.descriptors, strict=True):
-        assert told.description == spec.description and told.read_only == spec.read_only
+        assert told.description == spec.meaning and told.read_only == (spec.counts == "start")
+        ranges = [*told.floating_point_range, *told.integer_range]
+        assert [(r.from_value, r.to_value) for r in ranges] == (
+            [] if spec.minimum is None else [(spec.minimum, spec.maximum)])
     assert not active.put("speed_scale", 1.5).successful and not active.put("speed_scale", "fast").successful
-    assert not active.put("control_rate", 50.0).successful, "read only"
+    for spec in PARAMETERS:  # none of those that do not count now is taken
+        if spec.counts != "at once":
+            answer = active.put(spec.name, not spec.default if isinstance(spec.default, bool) else spec.default)
+            words = "read-only" if spec.counts == "start" else "it counts at configure, and the node is active"
+            assert not answer.successful and words in answer.reason, (spec.name, answer.reason)
+    assert not active.put("use_sim_time", True).successful
     assert active.put("speed_scale", 0.25).successful
     active.send_far_goal()
     active.listen(0.5)

@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """How policy_node starts, ends and refuses, as a process over DDS."""
 
+import collections
 import signal
 import time
 
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.srv import GetParameters
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from qgf_msgs.msg import PolicyStatus
 
 pytestmark = pytest.mark.ros
+
+
+def nanoseconds(stamp):
+    return stamp.sec * 10**9 + stamp.nanosec
 
 
 @pytest.fixture
@@ -63,6 +71,9 @@ def test_a_signal_while_starting_ends_without_a_traceback(start, reaching_bundle
         ({"bundle": "GOOD", "control_rate": "50"}, "50 Hz is not the 100 Hz"),
         ({"bundle": "GOOD", "speed_scale": "7.0"}, "speed_scale"),
         ({"bundle": "GOOD", "autostart": "maybe"}, "autostart"),
+        ({"bundle": "GOOD", "qos_overrides./policy_node/status.publisher.reliability": "much"}, "qos_overrides"),
+        ({"bundle": "GOOD", "qos_overrides./joint_states.subscription.history": "all"}, "qos_overrides"),
+        ({"bundle": "GOOD", "qos_overrides./joint_states.subscription.depth": "-1"}, "qos_overrides"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(start, reaching_bundle, parameters, words):
@@ -103,6 +114,64 @@ def test_a_refusal_without_autostart_is_told_and_the_position_interface_holds(st
     assert operator.transition(Transition.TRANSITION_ACTIVATE)
     node.popen.send_signal(signal.SIGINT)
     assert node.popen.wait(5.0) == 0
+
+
+def test_topics_are_renamed_and_their_quality_of_service_is_set_from_outside(start, operator, reaching_bundle):
+    """A rename changes the topic's name in qos_overrides too."""
+    setting = {
+        "qos_overrides./arm/states.subscription.reliability": "reliable",
+        "qos_overrides./arm/states.subscription.depth": 7,
+        "qos_overrides./arm/velocities.publisher.reliability": "best_effort",
+        "qos_overrides./policy_node/command.publisher.durability": "transient_local",
+        "qos_overrides./policy_node/status.publisher.depth": 3,
+        "qos_overrides./goals.subscription.durability": "transient_local",
+    }
+    renames = ("joint_states:=arm/states", "forward_velocity_controller/commands:=arm/velocities", "~/goal:=/goals")
+    node = start(remap=renames, bundle=reaching_bundle, **setting)
+    operator.reach(PolicyStatus.UNCONFIGURED, timeout=60.0)
+    assert operator.transition(Transition.TRANSITION_CONFIGURE), node.text()
+
+    def quality(kind, topic):
+        ask = getattr(operator.node, f"get_{kind}_info_by_topic")
+        operator.until(lambda: [e for e in ask(topic) if e.node_name == "policy_node"], f"the {kind} of {topic}")
+        return next(e.qos_profile for e in ask(topic) if e.node_name == "policy_node")
+
+    assert quality("subscriptions", "/arm/states").reliability == ReliabilityPolicy.RELIABLE
+    assert quality("publishers", "/arm/velocities").reliability == ReliabilityPolicy.BEST_EFFORT
+    assert quality("publishers", "/policy_node/command").durability == DurabilityPolicy.TRANSIENT_LOCAL
+    assert quality("subscriptions", "/goals").durability == DurabilityPolicy.TRANSIENT_LOCAL
+    names = ["qos_overrides./arm/states.subscription.depth", "qos_overrides./policy_node/status.publisher.depth"]
+    values = operator.call(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
+    assert [value.integer_value for value in values] == [7, 3]
+    # What was made at configure goes at cleanup, and comes again with the same settings.
+    assert operator.transition(Transition.TRANSITION_CLEANUP) and operator.transition(Transition.TRANSITION_CONFIGURE)
+    assert quality("subscriptions", "/arm/states").reliability == ReliabilityPolicy.RELIABLE
+
+
+@pytest.mark.parametrize("interface", ["velocity", "position"])
+def test_stamped_commands_carry_names_and_a_stamp(start, operator, arm, reaching_bundle, interface):
+    heard = []
+    subscription = operator.node.create_subscription(JointState, "/joint_command", heard.append, 1000)
+    start(remap=[f"forward_{interface}_controller/commands:=joint_command"], bundle=reaching_bundle, autostart="true",
+          stamped_commands="true", command_interface=interface, ramp_duration=0.0)
+    operator.reach(PolicyStatus.HOLDING, timeout=60.0)
+    operator.send_far_goal()
+    operator.until(lambda: operator.commands and np.ptp([c.command for c in operator.commands], axis=0).max() > 1e-3,
+                   "commands that change")
+    operator.listen(0.2)
+    operator.node.destroy_subscription(subscription)
+    told, sent = collections.defaultdict(list), collections.defaultdict(list)
+    for command in operator.commands:
+        told[tuple(command.command)].append(nanoseconds(command.header.stamp))
+    for message in heard:
+        sent[tuple(getattr(message, interface))].append(nanoseconds(message.header.stamp))
+        assert list(message.name) == list(operator.robot.joint_names) and len(message.effort) == 0
+        assert len(message.velocity if interface == "position" else message.position) == 0
+    stamps = np.array([nanoseconds(message.header.stamp) for message in heard])
+    assert np.all(np.diff(stamps) > 0) and np.median(np.diff(stamps)) == pytest.approx(1e7, rel=0.1)
+    # The report of a period is stamped right after its command; values that came once are surely the same period's.
+    delays = [told[v][0] - sent[v][0] for v in told if len(told[v]) == len(sent[v]) == 1]
+    assert len(delays) > 1 and min(delays) > 0 and np.median(delays) < 5e6
 
 
 def test_a_dry_run_computes_and_sends_nothing(start, operator, arm, reaching_bundle):

@@ -7,13 +7,15 @@ import yaml
 from qgf_core.config import find_config, load_yaml
 from qgf_core.errors import BundleError, ConfigError
 from qgf_core.robot import load_robot
-from qgf_policy.parameters import PARAMETERS, PolicyParameters, defaults
+from qgf_policy.parameters import PARAMETERS, PolicyParameters, defaults, judge_changes
 from qgf_policy.preflight import inside, prepare, warm_up
 
 
 @pytest.fixture
 def parameters(bundle_path):
-    return lambda **changes: dataclasses.replace(defaults(), bundle=str(bundle_path), **changes)
+    return lambda **changes: dataclasses.replace(
+        defaults(), **{"bundle": str(bundle_path), "allow_controller_without_timeout": True, **changes}
+    )
 
 
 def test_the_defaults_run_the_bundle_as_it_is(parameters, bundle_path):
@@ -51,6 +53,7 @@ def test_a_robot_of_the_same_kind_is_accepted_and_names_the_topics(parameters, t
         ({"command_rate": 250.0}, "no multiple of the control rate"),
         ({"command_interface": "effort"}, "gravity compensation"),
         ({"command_interface": "torque"}, "'torque' is not known"),
+        ({"stamped_commands": True, "command_interface": "joint_trajectory"}, "in a trajectory a stamp is when"),
         ({"state_age_from": "guess"}, "'guess' is not known"),
         ({"speed_scale": 2.0}, "speed_scale 2.0 lies outside"),
         ({"state_timeout": 0.004}, "stale after 4.0 ms, but the robot sends one every 5.0 ms"),
@@ -60,6 +63,39 @@ def test_what_does_not_fit_is_refused_in_one_line(parameters, changes, words):
     with pytest.raises((ConfigError, BundleError), match=words) as refused:
         prepare(parameters(**changes))
     assert "\n" not in str(refused.value)
+
+
+def test_velocities_need_a_controller_that_stops_by_itself_or_a_word_that_it_need_not(parameters, export, tmp_path):
+    """forward_command_controller has no timeout; what its own YAML says of another one counts."""
+    strict = {"allow_controller_without_timeout": False}
+    with pytest.raises(ConfigError) as refused:
+        prepare(parameters(**strict))
+    assert str(refused.value) == (
+        "policy_node: command_interface: the arm runs on at its last velocity if this node dies: "
+        "forward_velocity_controller/commands has no timeout; choose joint_trajectory, state the controller's own "
+        "command_timeout in the robot's YAML, or set allow_controller_without_timeout"
+    )
+    for interface in ("position", "joint_trajectory"):
+        assert prepare(parameters(command_interface=interface, **strict)).settings.command_interface == interface
+    assert prepare(parameters(dry_run=True, **strict)), "nothing is sent"
+    data = load_yaml(find_config("robots", "panda")) | {"command_timeout": 0.1}
+    path = tmp_path / "timed.yaml"
+    path.write_text(yaml.safe_dump(data))
+    assert prepare(parameters(robot=str(path), **strict)).settings.command_interface == "velocity"
+
+
+def test_a_robot_that_takes_efforts_only_is_refused_in_a_sentence(export, parameters, tmp_path):
+    """Also where nobody chose it: by the robot's own description, in a bundle or in a file."""
+    robot = dataclasses.replace(load_robot("panda"), command_interface="effort")
+    path = tmp_path / "effort.yaml"
+    path.write_text(yaml.safe_dump(load_yaml(find_config("robots", "panda")) | {"command_interface": "effort"}))
+    for changes in ({"bundle": str(export(robot=robot))}, {"robot": str(path)}):
+        with pytest.raises(ConfigError) as refused:
+            prepare(parameters(**changes))
+        assert str(refused.value) == (
+            "policy_node: command_interface: 'effort' is refused: holding an arm by effort needs gravity "
+            "compensation, which no robot declares; choose velocity, position or joint_trajectory"
+        )
 
 
 def test_the_bundles_own_rate_may_be_named(parameters):
@@ -82,7 +118,7 @@ def test_no_bundle_a_missing_one_and_a_damaged_one(parameters, bundle_path, tmp_
 def test_a_robot_that_cannot_halt_in_its_stop_time_is_refused(export, parameters):
     robot = dataclasses.replace(load_robot("panda"), stop_time=0.2)
     with pytest.raises(ConfigError, match=r"a halt within the limits takes up to 0\.31 s, stop_time is 0\.2 s"):
-        prepare(dataclasses.replace(defaults(), bundle=str(export(robot=robot))))
+        prepare(parameters(bundle=str(export(robot=robot))))
 
 
 def test_only_the_configured_folder_may_be_loaded_from(tmp_path):
@@ -106,3 +142,31 @@ def test_every_parameter_is_described_once_and_typed():
         if spec.minimum is not None:
             assert spec.minimum <= spec.default <= spec.maximum
         assert not spec.choices or spec.default in spec.choices
+
+
+@pytest.mark.parametrize("spec", PARAMETERS, ids=lambda spec: spec.name)
+def test_every_parameter_can_be_changed_when_it_counts_and_is_refused_with_a_reason_when_not(spec):
+    other = {"bool": not spec.default, "str": spec.choices[-1] if spec.choices else "another"}.get(
+        type(spec.default).__name__, spec.maximum)
+    for label in ("unconfigured", "inactive", "active", "activating", "deactivating"):
+        reason = judge_changes({spec.name: other}, label)
+        if spec.counts == "configure" and label != "unconfigured":
+            assert reason.startswith(f"policy_node: {spec.name}: it counts at configure, and the node is {label}; ")
+            assert "deactivate and clean up first" in reason and ("~/load_policy" in reason) == (spec.name == "bundle")
+        else:
+            assert reason == ""
+    for wrong in (None, [1.0], "" if not isinstance(spec.default, str) else 7):
+        assert spec.name in judge_changes({spec.name: wrong}, "unconfigured")
+    if spec.maximum is not None:
+        for beyond in (spec.minimum - 1, spec.maximum + 1, *[float("nan")][: isinstance(spec.default, float)]):
+            assert f"policy_node: {spec.name}: " in judge_changes({spec.name: beyond}, "unconfigured")
+    when = {"start": "Fixed at the start.", "configure": "Changes only while unconfigured.",
+            "at once": "A change counts at once."}
+    assert spec.meaning.endswith(f" {when[spec.counts]}") and "  " not in spec.meaning
+
+
+def test_the_clock_is_not_changed_under_a_running_loop_and_one_bad_change_of_several_is_enough():
+    assert judge_changes({"use_sim_time": True}, "unconfigured") == ""
+    assert "use_sim_time: it counts at configure" in judge_changes({"use_sim_time": True}, "inactive")
+    assert judge_changes({"qos_overrides./x.publisher.depth": 3}, "active") == "", "the middleware judges those"
+    assert "dry_run" in judge_changes({"speed_scale": 0.5, "dry_run": True}, "active")

@@ -47,6 +47,9 @@ class DoubleSettings:
         metadata=_described("Without a command for this long [s] the arm comes to rest (velocity: 0; position: the "
                             "last command; effort: the brakes hold; a trajectory is followed to its end). 0: the last "
                             "command is in force for ever, as in the real controllers."))
+    interpolate_from_desired_state: bool = dataclasses.field(
+        metadata=_described("Whether a new trajectory begins at the command in force, else at the measured state; the "
+                            "real controller's parameter of this name, there false if not set."))
     position_noise: float = dataclasses.field(
         metadata=_described("Standard deviation of the noise on measured joint positions [rad]."))
     velocity_noise: float = dataclasses.field(
@@ -83,8 +86,9 @@ def default_settings(robot: RobotSpec, task: ReachConfig) -> dict[str, object]:
     if (physics_rate / robot.state_rate) % 1.0 != 0.0:
         physics_rate = robot.state_rate * math.ceil(physics_rate / robot.state_rate)
     return {"command_interface": robot.command_interface, "physics_rate": physics_rate, "state_rate": robot.state_rate,
-            "command_timeout": 0.0, "position_noise": task.position_noise, "velocity_noise": task.velocity_noise,
-            "start_position": robot.home.tolist(), "seed": 0, "engine": "pybullet", "perturb": ""}
+            "command_timeout": 0.0, "interpolate_from_desired_state": True, "position_noise": task.position_noise,
+            "velocity_noise": task.velocity_noise, "start_position": robot.home.tolist(), "seed": 0,
+            "engine": "pybullet", "perturb": ""}
 
 
 class JointSample(NamedTuple):
@@ -157,6 +161,7 @@ class RobotDouble:
         self._arm.reset(self._start)
         self._sensor.reset()
         self._wait_at(self._start)
+        self._measured = (self._start, np.zeros(self._start.size))
         self.timed_out = False
 
     def _wait_at(self, position: Vector) -> None:
@@ -197,7 +202,8 @@ class RobotDouble:
         """
         if self._is_deaf():
             return ""
-        refusal = self._follower.accept(names, points, now, start, self.robot.signs)
+        begin = None if self.settings.interpolate_from_desired_state else self._measured
+        refusal = self._follower.accept(names, points, now, start, self.robot.signs, begin)
         if refusal:
             self.malformed += 1
             return refusal
@@ -246,7 +252,7 @@ class RobotDouble:
         truth = JointSample(np.concatenate([signs * position, other_position]),
                             np.concatenate([signs * velocity, other_velocity]))
         elapsed = 1.0 / self.settings.state_rate
-        told, speed = self._sensor.measure(position, velocity, elapsed, self._random)
+        told, speed = self._measured = self._sensor.measure(position, velocity, elapsed, self._random)
         measured = JointSample(np.concatenate([signs * told, other_position]),
                                np.concatenate([signs * speed, other_velocity]))
         return measured, truth

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A joint trajectory as ros2_controllers' joint_trajectory_controller executes it (Jazzy's rules and defaults)."""
+"""A joint trajectory as ros2_controllers' joint_trajectory_controller executes it (Jazzy's rules)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class TrajectoryFollower:
 
     Between two points that both have velocities the command is the cubic through positions and velocities, otherwise
     the straight line. Before the first point it runs there from the command that was in force when the message arrived
-    (position and velocity), so that nothing jumps; after the last point it stays.
+    (position and velocity), so that nothing jumps, as with interpolate_from_desired_state; or from the measured state,
+    which is the controller's own default. After the last point it stays.
 
     :param joint_names: joints in the order of the vectors.
     """
@@ -45,12 +46,14 @@ class TrajectoryFollower:
         self._plan = (np.zeros(1, np.int64), still[None], np.zeros_like(still)[None], np.array([True]))
 
     def accept(
-        self, names: Sequence[str], points: Sequence[TrajectoryPoint], now: int, start: int | None, signs: Vector
+        self, names: Sequence[str], points: Sequence[TrajectoryPoint], now: int, start: int | None, signs: Vector,
+        measured: tuple[Vector, Vector] | None = None
     ) -> str:
         """Follow a trajectory that arrived at `now` [ns].
 
         :param start: when its time_from_start begins [ns of the same clock]; None: now.
         :param signs: +1 or -1 per joint (n,), from the message's values to the command's.
+        :param measured: position and velocity (n,) to begin from; None: those of the command in force.
         :return: "" or why it was refused, in words; the one before it then goes on.
         """
         refusal = self._refusal(names, points, now, start)
@@ -58,7 +61,7 @@ class TrajectoryFollower:
             return refusal
         order = [list(names).index(name) for name in self._names]
         begin = now if start is None else start
-        position, velocity = self.sample(now)
+        position, velocity = measured or self.sample(now)
         times = np.array([now, *(begin + point.time_from_start for point in points)], np.int64)
         positions = np.vstack([position, *(signs * np.asarray(point.positions)[order] for point in points)])
         cubic = np.array([True, *(len(point.velocities) > 0 for point in points)])

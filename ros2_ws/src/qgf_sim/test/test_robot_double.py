@@ -53,9 +53,9 @@ def velocity(double: RobotDouble) -> np.ndarray:
 
 def test_defaults_are_the_robots_and_the_tasks():
     assert settings() == DoubleSettings(
-        command_interface="velocity", physics_rate=200.0, state_rate=200.0, command_timeout=0.0, position_noise=0.002,
-        velocity_noise=0.02, start_position=(0.0, -0.3, 0.0, -2.2, 0.0, 2.0, 0.785), seed=0,
-        engine="pybullet", perturb="")
+        command_interface="velocity", physics_rate=200.0, state_rate=200.0, command_timeout=0.0,
+        interpolate_from_desired_state=True, position_noise=0.002, velocity_noise=0.02,
+        start_position=(0.0, -0.3, 0.0, -2.2, 0.0, 2.0, 0.785), seed=0, engine="pybullet", perturb="")
 
 
 @pytest.mark.parametrize(("state_rate", "physics_rate"),

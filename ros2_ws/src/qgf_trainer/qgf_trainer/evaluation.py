@@ -59,12 +59,13 @@ class Episode:
     joint_velocity: NDArray[np.float64]  # (T, n) true [rad/s], after each period
     distance: NDArray[np.float64]  # (T,) true [m], after each period
     reward: float
+    measured: NDArray[np.float64] | None = None  # (T, 2, n) joint position [rad] and velocity [rad/s], with their noise
 
 
 def run_episode(env: ReachEnv, policy: Policy, seed: int) -> Episode:
     """One episode whose goal, start and noise come from `seed`."""
     observation, info = env.reset(seed=seed)
-    observations, actions, commands, velocities, distances, total = [], [], [], [], [], 0.0
+    observations, actions, commands, velocities, distances, measured, total = [], [], [], [], [], [], 0.0
     done = False
     while not done:
         observations.append(observation)
@@ -76,6 +77,7 @@ def run_episode(env: ReachEnv, policy: Policy, seed: int) -> Episode:
         commands.append(step["command"])
         velocities.append(step["joint_velocity"])
         distances.append(step["distance"])
+        measured.append(step["measured"])
     return Episode(
         info["goal"],
         np.array(observations),
@@ -84,6 +86,7 @@ def run_episode(env: ReachEnv, policy: Policy, seed: int) -> Episode:
         np.array(velocities),
         np.array(distances),
         total,
+        np.array(measured),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pybullet
 import torch
 
+from qgf_core.baseline import RESIDUAL, Baseline, measure_baseline, state_residual
 from qgf_core.bundle import save_bundle
 from qgf_core.manifest import make_manifest
 from qgf_sim.env import ReachEnv
@@ -32,6 +33,17 @@ def versions() -> dict[str, str]:
         "gymnasium": gymnasium.__version__,
         "pybullet": str(pybullet.getAPIVersion()),
     }
+
+
+def baselines(episodes: Sequence[Episode], rate: float) -> dict[str, Baseline]:
+    """How smooth the episodes were, by the monitor's signals. :param rate: control rate [Hz]."""
+    signals = {"raw_action": [e.raw_action for e in episodes], "command": [e.command for e in episodes]}
+    measured = [e.measured for e in episodes if e.measured is not None]
+    if measured:
+        signals |= {"joint_position": [m[:, 0] for m in measured], "joint_velocity": [m[:, 1] for m in measured],
+                    RESIDUAL: [state_residual(m[:, 0], m[:, 1], 1.0 / rate) for m in measured]}
+    return {name: measure_baseline(pieces, rate, rate / 5, continuous=name == "joint_position")
+            for name, pieces in signals.items()}
 
 
 def export_bundle(
@@ -61,6 +73,7 @@ def export_bundle(
         goal_region=env.config.goal_region,
         training=training,
         evaluation=figures,
+        baseline=baselines(episodes, env.config.control_rate),
         urdf=env.urdf,
     )
     return save_bundle(path, policy, manifest, probes)
