@@ -38,8 +38,8 @@ def _fingerprint(path: Path) -> tuple[int, int, int] | None:
 
 HALT_MARGIN = 1.0
 """Allowed beyond the robot's stop_time until a halt has come to rest and was repeated [s]."""
-STATE_WAIT = 2.0
-"""An activation right after configure waits this long for the arm's topics to be discovered [s]."""
+STATE_WAIT = 3.0
+"""An activation right after configure waits this long for the arm's topics to be discovered and watched [s]."""
 ANSWER_TIME = 2.0
 """The loop answers requests within this time [s], or something is badly wrong."""
 
