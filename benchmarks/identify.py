@@ -50,6 +50,7 @@ def measure(robot: str, joints: list[str], hidden: dict[str, float], seconds: fl
             time.sleep(1.0)
             done = subprocess.run(
                 [sys.executable, "-m", "qgf_sim.identify_node", "--robot", robot, "--namespace", namespace, "--yes",
+                 "--allow-controller-without-timeout",
                  "--json", "--quiet", "--out", "-", "--seconds", str(seconds), "--seed", str(seed),
                  "--joints", *joints],
                 stdout=subprocess.PIPE, check=True)

@@ -206,6 +206,11 @@ class RobotSpec:
                 raise ValueError(f"joint '{joint.name}': home {joint.home} rad lies within position_margin "
                                  f"{self.position_margin} rad of its limits {list(joint.position)}")
 
+    def runs_on(self, interface: str) -> bool:
+        """Whether the arm would keep moving without commands. forward_command_controller has no timeout: a velocity
+        stays in force until the next, for ever; a position or a short trajectory comes to its end."""
+        return interface == "velocity" and not self.command_timeout
+
     @property
     def joint_names(self) -> tuple[str, ...]:
         """Names in the policy's order."""

@@ -34,7 +34,7 @@ ROS_FILES: dict[str, set[str]] = {
     "qgf_trainer": {"trainer_node.py"},
     "qgf_policy": {"policy_node.py", "preflight_node.py", "session.py", "ros_port.py",
                    "node_parameters.py", "goal_frames.py"},
-    "qgf_monitor": {"governor_node.py", "monitor_node.py"},
+    "qgf_monitor": {"governor_node.py", "monitor_node.py", "run_node.py"},
     "qgf_demo": {"demo_node.py", "send_goal.py"},
     "rqt_qgf": {"dashboard_node.py", "link_node.py"},
 }

@@ -8,23 +8,18 @@ asked for again until they agree; if this node ends, the last step stays, for a 
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import Parameter, ParameterDescriptor, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidTopicNameException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from qgf_core.errors import QgfError
 from qgf_monitor.governor import Governor, Step, load_governor_config
+from qgf_monitor.run_node import run
 from qgf_msgs.msg import PolicyStatus, SmoothnessReport
 
 PERIOD = 0.1
@@ -122,24 +117,7 @@ class GovernorNode(Node):
 
 
 def main(args=None) -> int:
-    stop = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.append(True))
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = GovernorNode()
-    except (QgfError, InvalidParameterTypeException, InvalidTopicNameException) as error:
-        print("qgf: error:", *str(error).split(), file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not stop:
-        executor.spin_once(timeout_sec=0.2)  # in which a signal is noticed
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    return run(GovernorNode, args)
 
 
 if __name__ == "__main__":

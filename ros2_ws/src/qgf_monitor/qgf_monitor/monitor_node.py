@@ -10,23 +10,18 @@ from __future__ import annotations
 import array
 import dataclasses
 import math
-import signal
 import sys
 import time
 
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidTopicNameException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, Float64MultiArray
@@ -43,6 +38,7 @@ from qgf_monitor.inputs import KINDS, Input, command_kind
 from qgf_monitor.monitor import Diagnosis, Judgement, Monitor
 from qgf_monitor.recorder import JOINT_STATE
 from qgf_monitor.reports import Figures, Report
+from qgf_monitor.run_node import run
 from qgf_msgs.msg import PolicyCommand, PolicyStatus, SmoothnessReport, Spectrum
 
 DEPTH = 2000
@@ -250,24 +246,7 @@ def diagnostic_status(node: str, entry: Diagnosis) -> DiagnosticStatus:
 
 
 def main(args=None) -> int:
-    stop = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.append(True))
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = MonitorNode()
-    except (QgfError, InvalidParameterTypeException, InvalidTopicNameException) as error:
-        print("qgf: error:", *str(error).split(), file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not stop:
-        executor.spin_once(timeout_sec=0.2)  # in which a signal is noticed
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    return run(MonitorNode, args)
 
 
 if __name__ == "__main__":

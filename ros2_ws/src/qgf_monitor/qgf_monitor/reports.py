@@ -73,10 +73,6 @@ class Report:
     response_lag: float = math.nan
     tracking_error: Array = field(default_factory=lambda: NONE)
     tracking_error_aligned: Array = field(default_factory=lambda: NONE)
-    critic_mixed: float = math.nan
-    critic_sharpness: float = math.nan
-    critic_ratio: float = math.nan
-    critic_baseline: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 
-def minimum_jerk(elapsed: int, duration: float) -> float:
-    """Share of a blend after `elapsed` [ns] of `duration` [ns]: 10 t^3 - 15 t^4 + 6 t^5 (Flash and Hogan 1985)."""
+def minimum_jerk(elapsed: float, duration: float) -> float:
+    """Share of a blend after `elapsed` of `duration`: 10 t^3 - 15 t^4 + 6 t^5 (Flash and Hogan 1985)."""
     if elapsed >= duration:
         return 1.0
     tau = elapsed / duration

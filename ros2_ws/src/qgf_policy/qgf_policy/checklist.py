@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.errors import QgfError
-from qgf_policy.interfaces import REMEDY, runs_on
+from qgf_policy.interfaces import REMEDY
 from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.preflight import Preflight
 from qgf_policy.watch import fits, velocity_ratio
@@ -187,7 +187,7 @@ def _command_side(flight: Preflight, heard: Heard) -> Iterator[Finding]:
     else:
         remedy = "activate the controller, or correct command_interface or the robot YAML's topics"
         yield Finding("fail", "controller", f"nobody listens on {heard.command_topic}", remedy)
-    if runs_on(flight.settings.command_interface, flight.robot):
+    if flight.robot.runs_on(flight.settings.command_interface):
         found = "without a timeout: the arm runs on at its last velocity if the policy node dies"
         yield Finding("warn", "command timeout", found, f"{REMEDY}; configure refuses it otherwise")
     for note in heard.realtime_notes:

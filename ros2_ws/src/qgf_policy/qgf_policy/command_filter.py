@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.errors import ConfigError, StateError
+from qgf_policy.blend import minimum_jerk
 
 Vector = NDArray[np.float64]
 
@@ -115,8 +116,7 @@ class CommandFilter:
     @property
     def share(self) -> float:
         """Of the smoothed command in what is passed on, 0..1."""
-        tau = self._blended
-        return tau * tau * tau * (10.0 + tau * (6.0 * tau - 15.0))
+        return minimum_jerk(self._blended, 1.0)
 
     @property
     def state(self) -> Governed:

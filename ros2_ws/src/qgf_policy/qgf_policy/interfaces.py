@@ -27,7 +27,7 @@ def choose_interface(parameters: PolicyParameters, robot: RobotSpec) -> CommandI
     if parameters.stamped_commands and interface == "joint_trajectory":
         problem = "in a trajectory a stamp is when it begins, and each of these begins at once"
         raise ConfigError("policy_node", "stamped_commands", problem, "set it to false, or command another interface")
-    if runs_on(interface, robot) and not (parameters.allow_controller_without_timeout or parameters.dry_run):
+    if robot.runs_on(interface) and not (parameters.allow_controller_without_timeout or parameters.dry_run):
         raise ConfigError(
             "policy_node",
             "command_interface",
@@ -35,9 +35,3 @@ def choose_interface(parameters: PolicyParameters, robot: RobotSpec) -> CommandI
             REMEDY,
         )
     return cast(CommandInterface, interface)
-
-
-def runs_on(interface: str, robot: RobotSpec) -> bool:
-    """Whether the arm would keep moving without commands. forward_command_controller has no timeout: a velocity stays
-    in force until the next, for ever; a position or a short trajectory comes to its end."""
-    return interface == "velocity" and not robot.command_timeout

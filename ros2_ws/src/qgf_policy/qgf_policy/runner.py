@@ -95,7 +95,7 @@ class PolicyRunner:
             space=settings.space,
             home_limit=settings.home_limit,
         )
-        self._watch = StateWatch(self._robot.joint_names, self.state_limit, settings.watch_time)
+        self._watch = StateWatch(self._robot, self.state_limit, settings.watch_time)
         self._zero = np.zeros(len(self._robot.joints))
         self.filter = CommandFilter(len(self._zero), rate, settings.governor_lag)
         self._settle = math.ceil(SETTLE_TIME * rate)

@@ -8,18 +8,22 @@ shows when the arm is moved by somebody else. So the runner watches while nothin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qgf_core.errors import StateError
+from qgf_core.robot import RobotSpec
 from qgf_policy.joint_state import JointState
 
 Vector = NDArray[np.float64]
 
-MOVING = 0.02
-"""A joint that moved by this much [rad] while watched shows the sign of its velocity."""
+MOVING = 0.01
+"""A joint whose positions vary by this much [rad, standard deviation] while watched shows the sign of its velocity: a
+way of 0.035 rad at constant speed, and more than any encoder's noise."""
+JUMP = 0.02
+"""A position that changed by this much more [rad] than the joint can move at twice its velocity limit did not move
+there: a simulation was reset, or a driver was started anew."""
 MEMORY = 3_000_000_000
 """Samples older than this are forgotten [ns]."""
 SPACING = 5_000_000
@@ -28,12 +32,12 @@ SPACING = 5_000_000
 
 def velocity_ratio(time: ArrayLike, position: ArrayLike, velocity: ArrayLike) -> float | None:
     """Integral of a joint's velocity over the change of its position: 1 where one is the other's derivative; None where
-    it moved by less than MOVING. Noise averages out; a swapped joint, sign or unit does not.
+    it varied by less than MOVING. Noise averages out; a swapped joint, sign or unit does not.
 
     :param time: (k,) [s]. :param position: (k,) [rad]. :param velocity: (k,) [rad/s].
     """
     t, q, dq = (np.asarray(column, dtype=np.float64) for column in (time, position, velocity))
-    if len(t) < 3 or np.ptp(q) < MOVING:
+    if len(t) < 3 or np.std(q) < MOVING:
         return None
     way = np.concatenate([[0.0], np.cumsum(0.5 * (dq[1:] + dq[:-1]) * np.diff(t))])
     centred = q - q.mean()
@@ -48,13 +52,14 @@ def fits(ratio: float) -> bool:
 class StateWatch:
     """Remembers the last seconds of joint states.
 
-    :param names: of the joints.
+    :param robot: its joints' names and velocity limits.
     :param state_limit: silence that counts as stale [ns].
     :param needed: time to watch before anything can be said [s].
     """
 
-    def __init__(self, names: Sequence[str], state_limit: int, needed: float) -> None:
-        self._names, self._limit, self._needed = tuple(names), state_limit, round(1e9 * needed)
+    def __init__(self, robot: RobotSpec, state_limit: int, needed: float) -> None:
+        self._names, self._speeds = robot.joint_names, robot.velocity_limit
+        self._limit, self._needed = state_limit, round(1e9 * needed)
         self._silences: deque[tuple[int, int]] = deque(maxlen=4096)
         self._samples: deque[tuple[int, Vector, Vector]] = deque(maxlen=1 + MEMORY // SPACING)
         self.restart()
@@ -62,6 +67,7 @@ class StateWatch:
     def restart(self) -> None:
         """Forget everything: the arm was commanded, or time has begun anew."""
         self._since = self._newest = self._changed = 0
+        self._position: Vector | None = None
         self._silences.clear()
         self._samples.clear()
 
@@ -72,6 +78,11 @@ class StateWatch:
         newest = int(state.sampled.min())
         if state.missing or newest == self._newest:
             return
+        if self._position is not None:
+            way = 2e-9 * (now - self._changed) * self._speeds + JUMP
+            if (np.abs(state.position - self._position) > way).any():
+                self.restart()  # what was seen before is of another place
+        self._position = state.position
         if not self._since:
             self._since = now
         elif now - self._changed > self._limit:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known of an arm before it is commanded: rate, signs, distance from home."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,8 @@ from qgf_policy.joint_state import JointState
 from qgf_policy.watch import StateWatch, fits, velocity_ratio
 
 MS = 1_000_000
+ARM = SimpleNamespace(joint_names=("a", "b"), velocity_limit=np.array([2.0, 2.0]))
+"""What the watch needs of a robot."""
 
 
 def state(position, velocity, at: int) -> JointState:
@@ -30,20 +34,20 @@ def moved(watch: StateWatch, sign: float = 1.0, until: int = 1000, silence: rang
 
 
 def test_an_arm_that_is_well_is_not_refused_and_may_move() -> None:
-    watch = StateWatch(("a", "b"), 30 * MS, 0.3)
+    watch = StateWatch(ARM, 30 * MS, 0.3)
     assert watch.judge(moved(watch)) is None
 
 
 def test_nothing_can_be_said_before_the_watch_time() -> None:
-    watch = StateWatch(("a", "b"), 30 * MS, 0.3)
+    watch = StateWatch(ARM, 30 * MS, 0.3)
     assert "watched for less than 0.3 s" in str(watch.judge(5))
     end = moved(watch, until=200)
     assert "watched for less than 0.3 s" in str(watch.judge(end))
-    assert StateWatch(("a", "b"), 30 * MS, 0.0).judge(5) is None
+    assert StateWatch(ARM, 30 * MS, 0.0).judge(5) is None
 
 
 def test_a_silence_longer_than_the_limit_is_remembered_for_three_seconds() -> None:
-    watch = StateWatch(("a", "b"), 30 * MS, 0.3)
+    watch = StateWatch(ARM, 30 * MS, 0.3)
     end = moved(watch, silence=range(500, 540))  # from the state of 495 to that of 540: 45 ms
     fault = watch.judge(end)
     assert isinstance(fault, StateError) and fault.kind == "state_rate"
@@ -52,20 +56,48 @@ def test_a_silence_longer_than_the_limit_is_remembered_for_three_seconds() -> No
 
 
 def test_a_silence_within_the_limit_is_not_told() -> None:
-    watch = StateWatch(("a", "b"), 30 * MS, 0.3)
+    watch = StateWatch(ARM, 30 * MS, 0.3)
     assert watch.judge(moved(watch, silence=range(500, 525))) is None
 
 
 @pytest.mark.parametrize(("sign", "ratio"), [(-1.0, "-1.00"), (57.3, "+57.")])
 def test_a_swapped_sign_and_degrees_are_told(sign: float, ratio: str) -> None:
-    watch = StateWatch(("a", "b"), 30 * MS, 0.3)
+    watch = StateWatch(ARM, 30 * MS, 0.3)
     fault = watch.judge(moved(watch, sign))
     assert fault is not None and fault.kind == "velocity_sign"
     assert "joint 'b'" in str(fault) and f"ratio {ratio}" in str(fault)
 
 
+def test_an_arm_put_elsewhere_is_watched_anew_and_no_sign_is_wrong() -> None:
+    """As when a simulation is reset: the position jumps, the velocity knows nothing of it."""
+    watch = StateWatch(ARM, 30 * MS, 0.3)
+    for ms in range(0, 1000, 5):
+        watch.add(state([0.0, 0.3 if ms < 500 else 0.0], [0.0, 0.0], 1 + ms * MS), 1 + ms * MS)
+        if ms in (500, 780):
+            assert "watched for less than 0.3 s" in str(watch.judge(1 + ms * MS))
+        if ms in (495, 805):
+            assert watch.judge(1 + ms * MS) is None
+
+
+def test_a_fast_arm_is_not_taken_for_one_put_elsewhere() -> None:
+    """At its velocity limit, told every 25 ms, and with the sign swapped: told as such, not forgotten."""
+    watch = StateWatch(ARM, 30 * MS, 0.3)
+    for ms in range(0, 500, 25):
+        watch.add(state([0.0, 2e-3 * ms], [0.0, -2.0], 1 + ms * MS), 1 + ms * MS)
+    fault = watch.judge(500 * MS)
+    assert fault is not None and fault.kind == "velocity_sign"
+
+
+def test_noise_of_an_arm_that_stands_shows_no_sign() -> None:
+    watch = StateWatch(ARM, 30 * MS, 0.3)
+    noise = np.random.default_rng(0).normal(0.0, 4e-3, (600, 2))
+    for k, position in enumerate(noise):
+        watch.add(state(position, [0.0, 0.0], 1 + 5 * k * MS), 1 + 5 * k * MS)
+    assert np.ptp(noise[:, 0]) > 0.02 and watch.judge(3000 * MS) is None
+
+
 def test_time_that_goes_back_begins_anew() -> None:
-    watch = StateWatch(("a", "b"), 30 * MS, 0.3)
+    watch = StateWatch(ARM, 30 * MS, 0.3)
     moved(watch, until=1000)
     assert watch.judge(moved(watch, until=500)) is None
 

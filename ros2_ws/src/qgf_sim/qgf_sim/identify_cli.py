@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--joints", nargs="+", default=(), metavar="NAME", help="only these (default: all)")
     result.add_argument("--command-interface", choices=("velocity", "position"), default="",
                         help="what is commanded (default: the robot's)")
+    result.add_argument("--allow-controller-without-timeout", action="store_true",
+                        help="send velocities also where the robot's YAML states no command_timeout: if this process "
+                        "dies, the arm then runs on; meant for simulations")
     result.add_argument("--namespace", default="", help="of the arm's topics")
     result.add_argument("--bag", default="", help="read this bag of ROS 2 instead of moving the arm")
     result.add_argument("--speed", type=float, default=default.speed,
@@ -85,6 +88,12 @@ def parse(arguments: Sequence[str] | None) -> Wanted:
         values = {name: getattr(options, name) for name in ("speed", "reach", "seconds", "rate", "seed")}
         excitation = from_mapping(ExcitationSettings, values, "identify")
         joint_indices(robot, tuple(options.joints))
+        if robot.runs_on(interface) and not (options.bag or options.allow_controller_without_timeout):
+            raise ConfigError(
+                "identify", "--command-interface", "the arm runs on at its last velocity if this process dies: "
+                f"{robot.topics.velocity} has no timeout",
+                "choose position, state the controller's own command_timeout in the robot's YAML, or give "
+                "--allow-controller-without-timeout")
     except ConfigError as error:
         print(f"qgf: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

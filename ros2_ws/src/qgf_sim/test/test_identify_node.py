@@ -58,7 +58,7 @@ class Identify:
     def __init__(self, namespace, robot_yaml, *arguments, yes=True):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "qgf_sim.identify_node", "--robot", str(robot_yaml), "--namespace", namespace,
-             "--quiet", *(["--yes"] if yes else []), *arguments],
+             "--quiet", "--allow-controller-without-timeout", *(["--yes"] if yes else []), *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def result(self, ros=None):
@@ -164,6 +164,7 @@ def test_it_does_not_begin_unasked_alone_or_against_another(arm, robot_yaml, ros
     (["--robot", "ur5000"], "unknown robot 'ur5000'"),
     (["--robot", "panda", "--speed", "9"], "speed 9.0 must lie in 0.02 .. 2"),
     (["--robot", "panda", "--joints", "elbow"], "--joints: there is no joint 'elbow'"),
+    (["--robot", "panda"], "the arm runs on at its last velocity if this process dies: forward_velocity_controller"),
     (["--robot", "panda", "--bag", "/none"], "/none: cannot be read as a bag"),
 ])
 def test_a_users_error_is_one_line_and_code_2(arguments, message):

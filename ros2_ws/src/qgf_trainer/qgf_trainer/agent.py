@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import dataclasses
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def td_target(batch: Batch, next_value: Tensor, gamma: float) -> Tensor:
 ActorType = TypeVar("ActorType", Actor, GaussianActor)
 
 
-class Agent(Generic[ActorType]):
+class Agent(abc.ABC, Generic[ActorType]):
     """An actor, a twin critic with the field's losses or a policy-side rival by a switch, and the critic's target.
 
     :param actor: made from (n_obs, n_act, hidden).
@@ -102,6 +103,7 @@ class Agent(Generic[ActorType]):
         with torch.inference_mode():
             return self.actor((torch.from_numpy(observation) - self.mean) / self.std).numpy()
 
+    @abc.abstractmethod
     def explore(
         self, observation: NDArray[np.float32], noise: np.random.Generator, scale: float
     ) -> NDArray[np.float32]:
@@ -109,18 +111,17 @@ class Agent(Generic[ActorType]):
 
         :param scale: standard deviation of the noise of a deterministic policy; a stochastic one has its own.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
         """One gradient update.
 
         :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def deployed(self) -> DeployedPolicy:
         """The deterministic policy as it is exported, with the normaliser inside."""
-        raise NotImplementedError
 
     def _modules(self) -> Sequence[tuple[str, nn.Module]]:
         further: dict[str, nn.Module] = {} if self.rival is None else self.rival.modules
