@@ -72,7 +72,9 @@ def test_a_node_is_found_stopped_reset_and_missed(scene):
     widget.buttons["estop"].click()  # nobody is there yet, and it says so
     assert "hardware's" in widget.message.text()
     scene.until(lambda: widget.buttons["configure"].isEnabled(), "a lifecycle state of the node")
-    assert widget.facts["mode"].text() == "UNCONFIGURED" and mode() == PolicyStatus.UNCONFIGURED
+    # The state comes by a service, the mode by a topic: in either order.
+    scene.until(lambda: widget.facts["mode"].text() == "UNCONFIGURED", "the node's mode, as shown")
+    assert mode() == PolicyStatus.UNCONFIGURED
 
     widget.buttons["configure"].click()  # without a bundle: refused, and told why
     scene.until(lambda: "REFUSED" in widget.message.text(), "a refusal")
