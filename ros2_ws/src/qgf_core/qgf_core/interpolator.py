@@ -28,7 +28,7 @@ def substeps_of(control_rate: float, command_rate: float) -> int:
     rate = command_rate or control_rate
     substeps = round(rate / control_rate)
     if substeps < 1 or abs(substeps * control_rate - rate) > 1e-9 * rate:
-        raise ValueError(f"command_rate {rate:g} Hz is no integer multiple of the control rate {control_rate:g} Hz")
+        raise ValueError(f"command_rate {rate:g} Hz is no multiple of the control rate {control_rate:g} Hz")
     return substeps
 
 
