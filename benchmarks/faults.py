@@ -40,7 +40,7 @@ from tqdm import tqdm
 
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
 
-ARM = Path(__file__).with_name("fault_injection") / "arm.py"
+ARM, NODE = (Path(__file__).with_name("fault_injection") / name for name in ("arm.py", "raising_node.py"))
 
 
 # --------------------------------------------------------------------------------------------------- the operator
@@ -92,8 +92,8 @@ class Campaign:
         options = {"bundle": self.bundle, "autostart": "true", "saturation_time": "0.4", "ramp_duration": "0.1",
                    "allow_controller_without_timeout": "true"}
         parameters = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
-        program = "from qgf_policy.start import main; main()"
-        self.start("policy_node", [sys.executable, "-c", program, "--ros-args", *parameters])
+        self.failing = folder / "failing"
+        self.start("policy_node", [sys.executable, str(NODE), str(self.failing), "--ros-args", *parameters])
         self.far = False
         self.rival: Any = None
 
@@ -294,6 +294,15 @@ def rival_goes(campaign: Campaign) -> None:
     campaign.node.destroy_publisher(campaign.rival)
 
 
+def model_fails(campaign: Campaign) -> float:
+    campaign.failing.touch()
+    return time.monotonic()
+
+
+def model_works(campaign: Campaign) -> None:
+    campaign.failing.unlink()
+
+
 def change_bundle(campaign: Campaign) -> float:
     data = bytearray(campaign.bundle.read_bytes())
     data[len(data) // 3] ^= 1
@@ -346,6 +355,7 @@ FAULTS = (
     Fault("protective_stop", "end", 1.5, "from where its commands should have brought it", lasts=2.0),
     Fault("non_finite_action", "hold", 0.05, "output is not finite", inject=goal_at(1.1)),
     Fault("saturated_action", "end", 0.55, "for full speed", lasts=0.5, inject=goal_at(0.85)),
+    Fault("model_exception", "hold", 0.05, "running the policy failed", inject=model_fails, mend=model_works),
     Fault("non_finite_goal", "refuse", 0.2, "not three finite numbers", inject=goal_at(math.nan)),
     Fault("goal_outside", "refuse", 0.2, "outside the region", inject=goal_at(3.0)),
     Fault("estop_topic", "latch", 0.05, "emergency stop", lasts=0.6, inject=estop_by_topic),
