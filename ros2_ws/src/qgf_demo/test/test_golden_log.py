@@ -9,7 +9,7 @@ from qgf_core.bundle import load_bundle
 from qgf_policy.joint_state import JointState
 from qgf_policy.runner import PolicyRunner
 from qgf_policy.settings import RunnerSettings
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_trainer.config import load_train_config
 from qgf_trainer.evaluation import run_episode
 from qgf_trainer.export import export_bundle
@@ -22,7 +22,7 @@ PERIOD = 20_000_000  # [ns]
 def golden(request, tmp_path_factory):
     """An untrained policy that moves vigorously, as a bundle, and an episode of it in the environment."""
     config = load_train_config("reach", robot=request.param)
-    env = ReachEnv(request.param)
+    env = ArmEnv(request.param)
     agent = TD3(env.observation_space.shape[0], env.action_space.shape[0], config.learner, config.field, seed=3)
     for parameter in agent.actor_target.net[-2].parameters():
         parameter.data *= 12.0

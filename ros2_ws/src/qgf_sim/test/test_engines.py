@@ -13,7 +13,7 @@ from qgf_sim.arm import PyBulletArm
 from qgf_sim.drive import ActuatorSpec
 from qgf_sim.engine import PhysicsSpec, urdf_with_payload
 from qgf_sim.engines import make_arm
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.mujoco_arm import MuJoCoArm
 
 ARMS = ["panda", "iiwa", "ur5e"]
@@ -227,7 +227,7 @@ def test_a_period_of_its_own_moves_the_arm_by_as_much(engine):
 
 
 def test_the_task_runs_on_the_second_engine_by_the_same_seeds():
-    first, second, pybullet = (ReachEnv("panda", engine=name) for name in ("mujoco", "mujoco", "pybullet"))
+    first, second, pybullet = (ArmEnv("panda", engine=name) for name in ("mujoco", "mujoco", "pybullet"))
     actions = np.random.default_rng(0).uniform(-0.5, 0.5, (60, 7)).astype(np.float32)
     logs = []
     for env in (first, second, pybullet):
