@@ -29,8 +29,10 @@ def turned(quaternion: ArrayLike, vector: ArrayLike) -> Vector:
 
 
 def composed(outer: ArrayLike, inner: ArrayLike) -> Vector:
-    """In the parent, the orientation (4,) that is `inner` in a frame turned by `outer`. :raises ValueError: one is of no
-    length."""
+    """In the parent, the orientation (4,) that is `inner` in a frame turned by `outer`.
+
+    :raises ValueError: one is of no length.
+    """
     return np.asarray((Rotation.from_quat(np.asarray(outer)) * Rotation.from_quat(np.asarray(inner))).as_quat())
 
 

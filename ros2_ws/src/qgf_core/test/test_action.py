@@ -123,8 +123,8 @@ def test_the_pull_stays_bounded_in_a_singular_pose():
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**31), rate=st.sampled_from([10.0, 50.0, 333.0, 1000.0]), posture=st.sampled_from([0.0, 3.0]),
-       held=st.integers(1, 15), noise=st.sampled_from([0.0, 0.01]))
+@given(seed=st.integers(0, 2**31), rate=st.sampled_from([10.0, 50.0, 333.0, 1000.0]),
+       posture=st.sampled_from([0.0, 3.0]), held=st.integers(1, 15), noise=st.sampled_from([0.0, 0.01]))
 def test_the_limits_hold_for_every_kind_at_every_rate(kind, seed, rate, posture, held, noise):
     """Random actions, held for a while so that joints reach their limits; the arm follows at once, measured with
     noise."""

@@ -60,7 +60,7 @@ def read_reference(message: ReferenceMessage, robot: RobotSpec, position: Vector
     if not message.times:
         raise ValueError("the reference has no points")
     if len(message.times) > MOST_POINTS:
-        raise ValueError(f"the reference has {len(message.times)} points, at most {MOST_POINTS} are read; send it in parts")
+        raise ValueError(f"the reference has {len(message.times)} points, at most {MOST_POINTS} are read; send parts")
     told = [len(values) > 0 for values in message.velocities]
     if any(told) and not all(told):
         raise ValueError("some points of the reference have velocities and some have none")

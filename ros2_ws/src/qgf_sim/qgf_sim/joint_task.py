@@ -40,7 +40,7 @@ class JointTaskConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.demand("positive", "tolerance", "precision_width")
+        self.demand("be positive", "tolerance", "precision_width")
 
 
 class JointTask(Task):

@@ -41,7 +41,7 @@ class ReachConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.demand("positive", "goal_tolerance", "precision_width")
+        self.demand("be positive", "goal_tolerance", "precision_width")
 
 
 class ReachTask(Task):

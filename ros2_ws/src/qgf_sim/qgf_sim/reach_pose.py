@@ -32,7 +32,7 @@ class ReachPoseConfig(ReachConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.demand("positive", "orientation_spread", "arm_length")
+        self.demand("be positive", "orientation_spread", "arm_length")
 
 
 class ReachPoseTask(ReachTask):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract between a task and the one environment: what a task is told, draws, measures and rewards.
 
-A task knows neither physics nor sensors. The environment hands it the true state once a control period; the task answers
-with an error, named reward terms, and the forces that push the arm.
+A task knows neither physics nor sensors. The environment hands it the true state once a control period; the task
+answers with an error, named reward terms, and the forces that push the arm.
 """
 
 from __future__ import annotations
@@ -86,17 +86,17 @@ class TaskConfig:
     action: ActionConfig = ActionConfig()
 
     def __post_init__(self) -> None:
-        self.demand("positive", "physics_rate", "episode_steps")
-        self.demand("not negative", "start_spread", "position_noise", "velocity_noise")
+        self.demand("be positive", "physics_rate", "episode_steps")
+        self.demand("not be negative", "start_spread", "position_noise", "velocity_noise")
         if not 10.0 <= self.control_rate <= 1000.0:
             raise ValueError(f"control_rate {self.control_rate} Hz lies outside 10 .. 1000")
 
-    def demand(self, what: Literal["positive", "not negative"], *names: str) -> None:
+    def demand(self, what: Literal["be positive", "not be negative"], *names: str) -> None:
         """:raises ValueError: one of the fields is not."""
         for name in names:
             value = getattr(self, name)
-            if value < 0 or (what == "positive" and value == 0):
-                raise ValueError(f"{name} {value} must be {what}")
+            if value < 0 or (what == "be positive" and value == 0):
+                raise ValueError(f"{name} {value} must {what}")
 
     @property
     def substeps(self) -> int:

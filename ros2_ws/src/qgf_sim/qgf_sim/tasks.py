@@ -37,7 +37,7 @@ def load_task(name: str) -> TaskConfig:
     path = find_config("tasks", name)
     data = load_yaml(path)
     kind = data.pop("kind", "reach")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(path, "kind", f"'{kind}' is not known", f"choose one of: {', '.join(KINDS)}")
     return from_mapping(KINDS[kind].config, data, path)
 

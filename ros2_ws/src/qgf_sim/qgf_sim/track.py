@@ -50,7 +50,7 @@ class TrackConfig(JointTaskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.demand("positive", "amplitude", "speed")
+        self.demand("be positive", "amplitude", "speed")
         if self.speed > 1.0:
             raise ValueError(f"speed {self.speed} lies outside 0 .. 1")
         for name in ("spacing", "frequency"):

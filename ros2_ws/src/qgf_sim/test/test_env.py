@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reach environments: API, determinism, latency, limits, noise, reward, ends of episodes."""
+"""The environments, by the reach task: API, determinism, latency, limits, noise, reward, ends of episodes."""
 
 import dataclasses
 import hashlib
@@ -21,6 +21,7 @@ from qgf_sim.env import ArmEnv
 from qgf_sim.reach import load_reach, seeded_episode
 
 IDS = {"panda": "QGF/Reach-Panda-v0", "iiwa": "QGF/Reach-Iiwa-v0", "ur5e": "QGF/Reach-Ur5e-v0"}
+MORE_IDS = ["QGF/Reach-iiwa-v0", "QGF/ReachPose-Panda-v0", "QGF/Track-UR5e-v0", "QGF/Hold-iiwa-v0"]
 
 
 @pytest.fixture(scope="module", params=sorted(IDS))
@@ -49,7 +50,7 @@ def rollout(env, seed, steps=60):
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("name", IDS.values())
+@pytest.mark.parametrize("name", [*IDS.values(), *MORE_IDS])
 def test_the_checker_of_gymnasium_has_nothing_to_say(name):
     made = gymnasium.make(name)
     with warnings.catch_warnings():

@@ -78,8 +78,14 @@ def test_every_quantity_reaches_its_place_and_is_told():
     nominal = draw(Perturbation(), PANDA, NOISE, np.random.default_rng(0))
     for field in dataclasses.fields(Perturbation):
         drawn = draw(Perturbation(**{field.name: Distribution(fixed=0.3)}), PANDA, NOISE, np.random.default_rng(0))
-        expected = [0.3] * 7 if field.name == "position_bias" else 0.3
+        expected = {"position_bias": [0.3] * 7, "centre_of_mass": [0.3] * 39}.get(field.name, 0.3)
         assert drawn.values[field.name] == expected
+        halfway = draw(Perturbation(**{field.name: Distribution(fixed=0.3)}), PANDA, NOISE, np.random.default_rng(0),
+                       share=0.5).values[field.name]
+        towards = {"top_speed": 0.3, "stiffness": 25.15, "noise": 0.65, "gain": 0.65}
+        factors = ("time_constant", "mass_factor", "inertia_factor", "effort_factor", "joint_damping")
+        half = towards.get(field.name, 0.65 if field.name in factors else 0.15)
+        assert halfway == pytest.approx([half] * len(expected) if isinstance(expected, list) else half), field.name
         assert drawn[:4] != nominal[:4], field.name
     tilted = draw(Perturbation(gravity_tilt=Distribution(fixed=0.3)), PANDA, NOISE, np.random.default_rng(0))
     gravity = np.array(tilted.physics.gravity)

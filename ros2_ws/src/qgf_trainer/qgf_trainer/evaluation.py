@@ -110,7 +110,7 @@ def judge(
 
     success: share with the error within `tolerance` [m or rad] at the end; settled: within it all through the last
     `settle_time`; final_distance_mm, or what else `error_figure` calls a thousandth of the error: mean over the last
-    `final_time`, failures included; error_rms: over whole episodes, in that unit, of joint references; hold_rms [rad/s]: content
+    `final_time`, failures included; error_rms_mrad: over whole episodes, of joint references; hold_rms [rad/s]: content
     above a fifth of the control rate of the true joint velocity in the last `hold_time`, successful episodes only
     (NaN-free: -1 where there is none). Smoothness is given for the raw action in [-1, 1] and, with the prefix
     `command_`, for the limited command [rad/s].

@@ -257,7 +257,8 @@ def train(
     curriculum = Curriculum(config.curriculum)
     path = None if folder is None else folder / "checkpoint.safetensors"
     if resume and path is not None and path.exists():
-        step, trained, observation_std, reward_std, poses = _restore(path, config, agent, buffer, noise, envs, curriculum)
+        resumed = _restore(path, config, agent, buffer, noise, envs, curriculum)
+        step, trained, observation_std, reward_std, poses = resumed
     recorder = Recorder(config, folder, report, step)
     started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
     stopping = False
@@ -323,9 +324,9 @@ def train(
                     {"observation_std": observation_std, "poses": torch.from_numpy(poses)},
                 )
                 last_checkpoint = step
-        recorder.step(
-            step, agent.updates - first_update, agent.latest | {"level": curriculum.level}, "interrupted" if stopping else "trained", force=True
-        )
+        ended = "interrupted" if stopping else "trained"
+        latest = agent.latest | {"level": curriculum.level}
+        recorder.step(step, agent.updates - first_update, latest, ended, force=True)
     finally:
         recorder.close()
         for env in envs[1:]:
