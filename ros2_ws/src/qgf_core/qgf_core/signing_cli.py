@@ -8,7 +8,6 @@ import json
 import sys
 from pathlib import Path
 
-from qgf_core.bundle import load_bundle
 from qgf_core.errors import QgfError
 from qgf_core.signing import PRIVATE, PUBLIC, load_private_key, load_trusted_keys, make_keys, sign_bundle
 
@@ -61,12 +60,16 @@ def _keygen(options: argparse.Namespace) -> None:
 
 def _sign(options: argparse.Namespace) -> None:
     key = load_private_key(options.key)
+    from qgf_core.bundle import load_bundle  # torch takes a second, which keys and --help do not need
+
     load_bundle(options.bundle)  # a signature vouches for a bundle that runs
     out = options.out or options.bundle
     print(f"{out}: signed with key {sign_bundle(options.bundle, key, out)}")
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from qgf_core.bundle import load_bundle  # torch takes a second, which keys and --help do not need
+
     bundle = load_bundle(options.bundle, load_trusted_keys(options.trusted_keys) if options.trusted_keys else None)
     manifest = bundle.manifest
     if options.json:
