@@ -105,8 +105,8 @@ def test_loose_pins_foreign_versions_and_unknown_licences_fail(audit, monkeypatc
                     ("warn", "strange wants numpy>=99")]
     classifier = "License :: OSI Approved :: GNU General Public License v3 (GPLv3)"
     for about, words in (({}, "not told by strange"), ({"License": "AGPL-3.0"}, "copyleft"),
-                         ({"License-Expression": "GPL-2.0-only"}, "copyleft"), ({"Classifier": [classifier]}, "copyleft"),
-                         ({"License": "Shareware"}, "not on the list")):
+                         ({"License-Expression": "GPL-2.0-only"}, "copyleft"),
+                         ({"Classifier": [classifier]}, "copyleft"), ({"License": "Shareware"}, "not on the list")):
         (finding,) = audit.check_licences({"strange": Distribution(**about)})
         assert finding.level == "fail" and words in finding.found
     for text in ("LGPL-3.0", "GNU Lesser General Public License v3 (LGPLv3)", "MIT", "Apache License 2.0"):
