@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.action import ActionKind, ActionSpec
+from qgf_core.interpolator import substeps_of
 from qgf_core.kinematics import Kinematics
 from qgf_core.observation import ObservationTerm
 from qgf_core.reference import JointReference
@@ -76,6 +77,9 @@ class TaskConfig:
     """[Hz]"""
     physics_rate: float = 200.0
     """Least rate of the physics [Hz]; a control period takes a whole number of steps, which are shortened to fit."""
+    command_rate: float = 0.0
+    """Rate at which the drives get commands [Hz], a multiple of control_rate: they lie on straight lines from action to
+    action, behind the limiter. 0: the control rate, without lines."""
     episode_steps: int = 150
     start_spread: float = 0.2
     """[rad]"""
@@ -90,6 +94,7 @@ class TaskConfig:
         self.demand("not be negative", "start_spread", "position_noise", "velocity_noise")
         if not 10.0 <= self.control_rate <= 1000.0:
             raise ValueError(f"control_rate {self.control_rate} Hz lies outside 10 .. 1000")
+        substeps_of(self.control_rate, self.command_rate)
 
     def demand(self, what: Literal["be positive", "not be negative"], *names: str) -> None:
         """:raises ValueError: one of the fields is not."""
@@ -99,9 +104,15 @@ class TaskConfig:
                 raise ValueError(f"{name} {value} must {what}")
 
     @property
+    def commands(self) -> int:
+        """Commands in a control step."""
+        return substeps_of(self.control_rate, self.command_rate)
+
+    @property
     def substeps(self) -> int:
         """Physics steps in a control step."""
-        return max(1, math.ceil(self.physics_rate / self.control_rate - 1e-9))
+        commands = self.commands
+        return commands * max(1, math.ceil(self.physics_rate / (commands * self.control_rate) - 1e-9))
 
     @property
     def stepped_rate(self) -> float:
