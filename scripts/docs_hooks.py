@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "QUALITY_DECLARATION.md", "README.md", "benchmarks/RESULTS.md",
            "docker/README.md", "launch/README.md")
 """Pages from outside docs/. On the site they lie below ``repository/``."""
-LINK = re.compile(r"(?<=\]\()(?P<target>[^)#\s:]+)(?=[)#])")
+LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<target>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -47,7 +47,9 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
     def lead(match: re.Match[str]) -> str:
         target = (source.parent / match["target"]).resolve()
         place = site_place(target)
-        return _relative(place, name) if place and files.get_file_from_path(place) else match["target"]
+        if place and files.get_file_from_path(place):
+            return f"[{match['text']}]({_relative(place, name)}{match['anchor'] or ''})"
+        return match["text"] if target.exists() else match[0]
 
     return LINK.sub(lead, markdown)
 

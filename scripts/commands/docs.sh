@@ -19,6 +19,6 @@ command_docs() {
         die "docs does not know '${REST[0]}'; ./qgf docs --help"
     fi
     cd "$ROOT" || exit
-    "$VENV/bin/python" -m mkdocs build --strict --quiet --clean
+    "$VENV/bin/python" -m mkdocs build --strict --clean # with --quiet it counts no warnings
     say "built: site/index.html"
 }

@@ -5,6 +5,7 @@ date. That the shell blocks do what they say is tried by test_documented_command
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from shell_blocks import ROOT, Block, blocks, pages
 
 sys.path.insert(0, str(ROOT / "scripts"))
+import docs_hooks
 import reference
 
 LINK = re.compile(r"\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
@@ -50,12 +52,27 @@ def test_links_lead_somewhere(path):
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
                           cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "index.html").is_file()
     for path in (ROOT / "docs").rglob("*.md"):
         assert (tmp_path / path.relative_to(ROOT / "docs")).with_suffix(".html").is_file()
+
+
+def test_a_dead_link_stops_the_build(tmp_path):
+    """With --quiet, for one, mkdocs counts no warnings."""
+    for entry in ("scripts", "docs", *docs_hooks.OUTSIDE):
+        source = ROOT / entry
+        target = tmp_path / entry
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    page = tmp_path / "docs/index.md"
+    page.write_text(page.read_text() + "\n[nowhere](nowhere.md)\n")
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict"], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=120, check=False)
+    assert done.returncode != 0 and "nowhere.md" in done.stderr
 
 
 @pytest.mark.parametrize("page", [page for page in reference.PAGES if page != "nodes.md"])
@@ -84,10 +101,6 @@ def test_there_are_shell_blocks():
 def test_a_shell_block_is_one(block):
     done = subprocess.run(["bash", "-n"], input=block.short(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def options_of(command: str) -> set[str]:
-    return set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", reference.command_help(command)))
 
 
 @pytest.fixture(scope="module")
