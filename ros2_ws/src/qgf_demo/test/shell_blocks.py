@@ -4,7 +4,7 @@
 A comment right before a block, which no reader sees, says what a test does otherwise than a reader:
 
     <!-- test: with A -> B -->            B in place of A, for example a shorter training
-    <!-- test: background NAME until T --> starts it and goes on as soon as it has printed T
+    <!-- test: background NAME until T --> starts it and goes on as soon as it has printed T (or at once)
     <!-- test: stop NAME -->               ends that one (Ctrl-C) before this block
     <!-- test: needs ros2 -->              only where `ros2 launch` is
     <!-- test: never REASON -->            not run at all
@@ -90,8 +90,8 @@ def _block(page: str, line: int, text: str, directives: list[str]) -> Block:
         if word == "with" and " -> " in rest:
             old, new = rest.split(" -> ", 1)
             replace.append((old, new))
-        elif word == "background" and " until " in rest:
-            values["background"], values["until"] = rest.split(" until ", 1)
+        elif word == "background" and rest:
+            values["background"], _, values["until"] = rest.partition(" until ")
         elif word == "stop" and rest:
             stop.append(rest)
         elif directive == "needs ros2":
