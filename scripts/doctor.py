@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DISCOVERY_LIMIT = 10.0  # [s]; discovery takes 0.1 s as a rule, at times 2 s
 LISTENING = 2.0  # [s]; time in which the nodes that are there make themselves known
 COMMAND_TOPICS = ("_controller/commands", "_controller/joint_trajectory")
-LIBRARIES = ("numpy", "scipy", "torch", "pinocchio", "yaml", "pybullet", "gymnasium", "safetensors", "matplotlib")
+LIBRARIES = ("numpy", "scipy", "torch", "pinocchio", "yaml", "cryptography")
+TRAINING_LIBRARIES = ("pybullet", "gymnasium", "safetensors", "matplotlib")
 DISTRIBUTIONS = {"pinocchio": "pin", "yaml": "PyYAML"}  # names on the package index where they differ
 
 
@@ -59,7 +60,9 @@ def check_machine() -> Iterator[Finding]:
 
 
 def check_libraries() -> Iterator[Finding]:
-    for name in LIBRARIES:
+    scope = Path(sys.prefix) / ".qgf-scope"  # written by the set-up
+    for_robot = scope.exists() and scope.read_text().strip() == "robot"
+    for name in LIBRARIES + (() if for_robot else TRAINING_LIBRARIES):
         try:
             importlib.import_module(name)
             version = metadata.version(DISTRIBUTIONS.get(name, name))

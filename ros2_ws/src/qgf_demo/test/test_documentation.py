@@ -106,7 +106,7 @@ def test_a_shell_block_is_one(block):
 @pytest.fixture(scope="module")
 def known_options():
     page = (ROOT / "docs/reference/commands.md").read_text()
-    parts = re.split(r"^## (\w+)$", page, flags=re.MULTILINE)
+    parts = re.split(r"^## ([\w-]+)$", page, flags=re.MULTILINE)
     return {command: set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) | {"--yes", "--torch-index", "--help"}
             for command, text in zip(parts[1::2], parts[2::2], strict=True)}
 
