@@ -12,6 +12,7 @@ import dataclasses
 import math
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -30,6 +31,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from qgf_core.errors import QgfError
 from qgf_core.manifest import Manifest, read_manifest
+from qgf_core.q_field import FieldFigures
 from qgf_monitor.attribution import Act
 from qgf_monitor.config import load_config
 from qgf_monitor.explanation import explain, policy_of, to_json
@@ -104,10 +106,13 @@ class MonitorNode(Node):
         self._judgements: list[Judgement] = []
         self._policy: tuple[str, Manifest, Act | None] | None = None
         self.create_service(Trigger, "~/explain", self._explain)
+        # The critic takes its time; reports do not wait for it.
+        self._aside = ThreadPoolExecutor(1)
+        self._field: Future[FieldFigures] | None = None
         # A stopped simulation must not silence the monitor: its timers run on the steady clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for rate, callback in ((config.report_rate, self._report), (config.spectrum_rate, self._publish_spectra),
-                               (config.diagnostics_rate, self._diagnose)):
+                               (config.diagnostics_rate, self._diagnose), (config.critic_rate, self._look_at_field)):
             self.create_timer(1.0 / rate, callback, clock=steady)
 
     def _parameter(self, name, default, description):
@@ -157,7 +162,9 @@ class MonitorNode(Node):
         self._drain(now)
         self._judgements = self.monitor.judge(now)
         for judgement in self._judgements:
-            self._reports.publish(report_message(judgement, self.get_clock().now().to_msg()))
+            # What making the figures took counts too.
+            aged = dataclasses.replace(judgement, message_age=judgement.message_age + time.monotonic() - now)
+            self._reports.publish(report_message(aged, self.get_clock().now().to_msg()))
             if judgement.report.nominal_window == self.monitor.config.windows[0]:
                 self._publish_plain(judgement.report)
 
@@ -176,6 +183,19 @@ class MonitorNode(Node):
             if judgement.report.nominal_window == self.monitor.config.windows[0] \
                     and judgement.verdict.level != Level.STALE:
                 self._spectra.publish(spectrum_message(judgement.figures))
+
+    def _look_at_field(self) -> None:
+        """Take what the critic said of the states before, and ask it about the newest."""
+        if self._field is not None and not self._field.done():
+            return
+        now = time.monotonic()
+        visited = self.monitor.visited(now)
+        self.monitor.take_field(self._field.result() if visited and self._field is not None else None, now)
+        self._field = self._aside.submit(self.monitor.critic.field_figures, *visited) if visited else None
+
+    def destroy_node(self) -> None:
+        self._aside.shutdown()
+        super().destroy_node()
 
     def _explain(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._drain(time.monotonic())
