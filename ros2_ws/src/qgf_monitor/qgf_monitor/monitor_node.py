@@ -69,6 +69,9 @@ class MonitorNode(Node):
     """:raises QgfError: the configuration cannot be used."""
 
     def __init__(self):
+        # The critic takes its time; reports do not wait for it.
+        self._aside = ThreadPoolExecutor(1)
+        self._field: Future[FieldFigures] | None = None
         super().__init__("monitor_node")
         policy = self._parameter("policy", "policy_node", "Name of the policy node to watch, relative or absolute.")
         joints = self._parameter("joints", [""], "Joints to watch in joint_states; empty: those the policy commands.")
@@ -106,9 +109,6 @@ class MonitorNode(Node):
         self._judgements: list[Judgement] = []
         self._policy: tuple[str, Manifest, Act | None] | None = None
         self.create_service(Trigger, "~/explain", self._explain)
-        # The critic takes its time; reports do not wait for it.
-        self._aside = ThreadPoolExecutor(1)
-        self._field: Future[FieldFigures] | None = None
         # A stopped simulation must not silence the monitor: its timers run on the steady clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for rate, callback in ((config.report_rate, self._report), (config.spectrum_rate, self._publish_spectra),

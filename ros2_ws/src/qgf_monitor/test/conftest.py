@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -100,17 +101,30 @@ def domain() -> Iterator[int]:
     pytest.fail("all ROS domains are taken")
 
 
-@pytest.fixture(scope="module")
-def start(ros: ModuleType, domain: int,
-          tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[list[str]], Any]]:
-    """Begins a child process; all are killed at the end of the module."""
-    children: list[Any] = []
-    folder = tmp_path_factory.mktemp("children")
+@contextlib.contextmanager
+def children(ros: ModuleType, domain: int, folder: Path) -> Iterator[Callable[[list[str]], Any]]:
+    """Begins child processes; all are killed at the end."""
+    begun: list[Any] = []
 
     def begin(command: list[str]) -> Any:
-        children.append(ros.Process(command, domain, folder / f"stderr-{len(children)}"))
-        return children[-1]
+        begun.append(ros.Process(command, domain, folder / f"stderr-{len(begun)}"))
+        return begun[-1]
 
     yield begin
-    for child in children:
+    for child in begun:
         child.kill()
+
+
+@pytest.fixture
+def start(ros: ModuleType, domain: int, tmp_path: Path) -> Iterator[Callable[[list[str]], Any]]:
+    """`children` of one test."""
+    with children(ros, domain, tmp_path) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def start_once(ros: ModuleType, domain: int,
+               tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[list[str]], Any]]:
+    """`children` of all of a module's tests."""
+    with children(ros, domain, tmp_path_factory.mktemp("children")) as begin:
+        yield begin

@@ -101,12 +101,12 @@ def listener(ros, domain):
 
 
 @pytest.fixture(scope="module")
-def arm(listener, start):
+def arm(listener, start_once):
     """With a monitor that hears it."""
     arm = Arm(listener)
-    arm.monitor = start(["-m", "qgf_monitor.monitor_node", "--ros-args", "-r", f"__ns:={NAMESPACE}", "-p",
-                         "command_topic:=commands", "-p", "command_type:=JointState", "-p",
-                         f"joints:=[{', '.join(JOINTS)}]"])
+    arm.monitor = start_once(["-m", "qgf_monitor.monitor_node", "--ros-args", "-r", f"__ns:={NAMESPACE}", "-p",
+                              "command_topic:=commands", "-p", "command_type:=JointState", "-p",
+                              f"joints:=[{', '.join(JOINTS)}]"])
     listener.until(lambda: arm.states.get_subscription_count() and arm.commands.get_subscription_count(),
                    "the monitor subscribes")
     yield arm
