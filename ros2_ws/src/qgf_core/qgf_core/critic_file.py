@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import safetensors.numpy
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from qgf_core.archive import critic_entry, open_sealed, read_archive
 from qgf_core.errors import BundleError, MetricError
@@ -32,7 +32,7 @@ def pack_critic(critic: Critic, observation: npt.ArrayLike, action: npt.ArrayLik
     stored |= {"mean": critic.mean.astype(np.float32), "std": critic.std.astype(np.float32)}
     s, a = np.array(observation, dtype=np.float32), np.array(action, dtype=np.float32)
     value = _rebuilt(stored).value(s, a)
-    return save({**stored, "probes.observation": s, "probes.action": a, "probes.value": value})
+    return safetensors.numpy.save({**stored, "probes.observation": s, "probes.action": a, "probes.value": value})
 
 
 def _rebuilt(tensors: dict[str, npt.NDArray[np.float32]]) -> Critic:
@@ -48,7 +48,7 @@ def parse_critic(data: bytes, n_obs: int, n_act: int, source: object) -> Critic:
     :raises BundleError: anything but what `pack_critic` writes, of another size, or with values that differ.
     """
     try:
-        tensors = load(data)
+        tensors = safetensors.numpy.load(data)
         layers = (len(tensors) - 5) // 2
         names = {f"{kind}.{i}" for kind in ("weights", "biases") for i in range(layers)}
         if set(tensors) != names | {"mean", "std", "probes.observation", "probes.action", "probes.value"}:
