@@ -104,6 +104,12 @@ def _train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--override", action="append", default=[], metavar="KEY=VALUE", help="any setting below, repeatable"
     )
+    parser.add_argument(
+        "--with-critic",
+        action="store_true",
+        help="the bundle also carries the critic, whose field the monitor then watches (about 300 kB); with --resume "
+        "a finished run is exported again",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the folder")
     parser.add_argument(
@@ -157,6 +163,8 @@ def _run_training(options: argparse.Namespace) -> int:
             load_perturbation(config.perturb)
     elif options.robot:
         raise QgfError(f"--robot {options.robot}: {config.task} has no arm; leave it out")
+    elif options.with_critic:
+        raise QgfError(f"--with-critic: {config.task} has no arm, so no bundle to carry it; leave it out")
     else:
         make_environments(config, 1)[0].close()
     evaluation = load_evaluation(_evaluation_name(config.task) if is_arm_task(config.task) else "gymnasium")
@@ -176,7 +184,7 @@ def _run_training(options: argparse.Namespace) -> int:
         print(f"qgf: stopped at step {result.steps}; continue with --resume --out {folder}", file=sys.stderr)
         return 128 + stop.signal
     reporter.note("evaluating", episodes=evaluation.episodes)
-    told, figures = _finish(result, config, evaluation, folder)
+    told, figures = _finish(result, config, evaluation, folder, options.with_critic)
     write_atomic(folder / "evaluation.json", json.dumps(figures, indent=2).encode())
     reporter.note("result", **told, figures=figures)
     if options.progress != "json":
@@ -193,7 +201,7 @@ def _evaluation_name(task: str) -> str:
 
 
 def _finish(
-    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path
+    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path, with_critic: bool
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Evaluate and write the policy: a bundle for an arm. Returns where it is, and the figures."""
     policy = result.agent.deployed()
@@ -208,7 +216,8 @@ def _finish(
         figures, episodes = evaluate(result.env, policy.act, evaluation)
         figures["training_time_s"] = result.training_time
         path = folder / "bundle.pt"
-        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes)
+        critic = result.agent.critic if with_critic else None
+        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes, critic)
         told = {"bundle": str(path), "sha256": sha256}
     result.env.close()
     return told, figures
