@@ -11,6 +11,7 @@ import yaml
 
 from qgf_core.config import config_root, find_config, from_mapping, load_yaml, to_mapping
 from qgf_core.errors import ConfigError
+from qgf_trainer.dial_search import AutoConfig
 from qgf_trainer.gymnasium_task import gymnasium_id
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form
 from qgf_trainer.rivals import RivalConfig
@@ -83,6 +84,8 @@ class TrainConfig:
     rival: RivalConfig = dataclasses.field(default_factory=RivalConfig)
     """A policy-side method for comparison; it takes the place of the field's losses."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    auto: AutoConfig = dataclasses.field(default_factory=AutoConfig)
+    """Of field.smoothness=auto."""
 
     def __post_init__(self) -> None:
         positive = ("steps", "environments", "steps_per_update", "updates_at_once", "batch_size", "buffer_size")

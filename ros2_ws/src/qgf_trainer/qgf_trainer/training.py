@@ -24,6 +24,7 @@ from qgf_sim.env import ReachEnv
 from qgf_sim.perturb import load_perturbation
 from qgf_sim.reach import load_reach
 from qgf_trainer.agent import Agent
+from qgf_trainer.auto_dial import AutoDial
 from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
 from qgf_trainer.gymnasium_task import GymnasiumTask
@@ -41,6 +42,7 @@ _WRITTEN = (
     "progress.csv",
     "evaluation.json",
     "config.json",
+    "dial.json",
 )
 
 
@@ -82,6 +84,7 @@ class Recorder:
         "field_consistency",
         "curvature",
         "field_scale",
+        "smoothness_dial",
         "temperature",
     )
 
@@ -219,6 +222,8 @@ class TrainingResult:
     interrupted: bool
     training_time: float
     """[s]"""
+    dial: AutoDial | None = None
+    """Of `smoothness: auto`."""
 
 
 def train(
@@ -252,9 +257,10 @@ def train(
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
     step, trained, observation_std, reward_std = 0, 0.0, torch.ones(n_obs), 1.0
     poses = np.full((len(envs), n_act), np.nan)  # where each arm's last success ended
+    dial = make_dial(config, agent)
     path = None if folder is None else folder / "checkpoint.safetensors"
     if resume and path is not None and path.exists():
-        step, trained, observation_std, reward_std, poses = _restore(path, config, agent, buffer, noise, envs)
+        step, trained, observation_std, reward_std, poses = _restore(path, config, agent, buffer, noise, envs, dial)
     recorder = Recorder(config, folder, report, step)
     started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
     stopping = False
@@ -302,6 +308,8 @@ def train(
                 if isinstance(env, ReachEnv) and env.succeeded:
                     poses[index] = env.joint_position
             _check_finite(agent, step)
+            if dial is not None:
+                dial.after_episodes(step)
             stopping = should_stop()
             overdue = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
             if path is not None and (overdue or stopping or step >= config.steps):
@@ -312,6 +320,7 @@ def train(
                     buffer,
                     noise,
                     envs,
+                    dial,
                     {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std},
                     {"observation_std": observation_std, "poses": torch.from_numpy(poses)},
                 )
@@ -323,10 +332,19 @@ def train(
         recorder.close()
         for env in envs[1:]:
             env.close()
+        if dial is not None:
+            dial.close()
     evaluated = envs[0]
     if isinstance(evaluated, ReachEnv):
         evaluated.without_perturbation()  # evaluated on the robot as it is described
-    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started)
+    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started, dial)
+
+
+def make_dial(config: TrainConfig, agent: Agent) -> AutoDial | None:
+    """What moves the agent's dial, if it is on `auto`."""
+    if config.field.form != "scale_free" or config.field.smoothness != "auto":
+        return None
+    return AutoDial(config.auto, agent, make_environments(config, 1)[0], config.steps, config.warmup_steps)
 
 
 def _start(
@@ -354,16 +372,19 @@ def _save(
     buffer: ReplayBuffer,
     noise: np.random.Generator,
     envs: Sequence[Environment],
+    dial: AutoDial | None,
     numbers: dict[str, float],
     more: dict[str, torch.Tensor],
 ) -> None:
     tensors, values = agent.state()
-    tensors |= more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
+    searched, search = ({}, None) if dial is None else dial.state()
+    tensors |= searched | more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
     save_checkpoint(
         path,
         tensors,
         {
             "agent": values,
+            "auto": search,
             **numbers,
             "config": describe(config),
             "noise": noise.bit_generator.state,
@@ -379,6 +400,7 @@ def _restore(
     buffer: ReplayBuffer,
     noise: np.random.Generator,
     envs: Sequence[Environment],
+    dial: AutoDial | None,
 ) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
     tensors, values = load_checkpoint(path)
     ours, theirs = describe(config), dict(values["config"])
@@ -394,6 +416,8 @@ def _restore(
         noise.bit_generator.state = values["noise"]
         for env, state in zip(envs, values["environments"], strict=True):
             env.np_random.bit_generator.state = state
+        if dial is not None:
+            dial.restore(tensors, values["auto"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error
     poses = tensors["poses"].numpy().copy()
