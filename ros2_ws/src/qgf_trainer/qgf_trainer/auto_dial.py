@@ -58,7 +58,8 @@ class AutoDial:
         """To be called where all episodes have ended: tries the policy if it is time, and chooses at the end."""
         if step < self._next and step < self._steps:
             return
-        self._next = step + self._interval
+        while self._next <= step:
+            self._next += self._interval
         found = self._try(self._agent.deployed().act, _FIRST_SEED, self.config.episodes)
         candidate = Candidate(step, self.search.dial, found, *_copied(self._agent))
         decision = self.search.observe(found, step / self._steps)
