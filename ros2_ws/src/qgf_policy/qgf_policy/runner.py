@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qgf_core.errors import ConfigError, StateError
+from qgf_core.interpolator import substeps_of
 from qgf_core.limiter import Limiter
 from qgf_policy.blend import minimum_jerk
 from qgf_policy.command_filter import CommandFilter
@@ -24,6 +25,7 @@ from qgf_policy.pilot import Pilot, Policy
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.status import Command, Counters, Event, Mode, RunnerStatus
 from qgf_policy.supervision import Supervisor
+from qgf_policy.trajectory_stream import horizon_of
 from qgf_policy.watch import StateWatch
 
 Vector = NDArray[np.float64]
@@ -61,15 +63,12 @@ class PolicyRunner:
                 "compensation, which no robot declares",
                 "choose velocity, position or joint_trajectory",
             )
-        rate = settings.command_rate or manifest.control_rate
-        self.substeps = round(rate / manifest.control_rate)
-        if self.substeps < 1 or abs(self.substeps * manifest.control_rate - rate) > 1e-9 * rate:
-            raise ConfigError(
-                "policy_node",
-                "command_rate",
-                f"{rate:g} Hz is no multiple of the control rate {manifest.control_rate:g} Hz",
-                "give an integer multiple of it, or 0 for the control rate itself",
-            )
+        try:
+            self.substeps = substeps_of(manifest.control_rate, settings.command_rate)
+        except ValueError as error:
+            remedy = "give an integer multiple of it, or 0 for the control rate itself"
+            raise ConfigError("policy_node", "command_rate", str(error), remedy) from error
+        rate = manifest.control_rate * self.substeps
         self.control_period = round(1e9 / manifest.control_rate)
         self.command_period = round(1e9 / rate)
         self.state_limit = round(
@@ -94,6 +93,7 @@ class PolicyRunner:
             saturation_time=settings.saturation_time,
             space=settings.space,
             home_limit=settings.home_limit,
+            going_on=1e-9 * horizon_of(self.command_period) * (settings.command_interface == "joint_trajectory"),
         )
         self._watch = StateWatch(self._robot, self.state_limit, settings.watch_time)
         self._zero = np.zeros(len(self._robot.joints))
