@@ -50,17 +50,20 @@ DEFAULT_METHODS = ("td3-plain", "td3", "td3-paper")
 
 
 def method_arguments(method: str) -> tuple[str, ...]:
-    """Arguments of `train` for NAME or NAME@NUMBER. :raises QgfError: no such method."""
-    name, separator, number = method.partition("@")
+    """Arguments of `train` for NAME[@NUMBER][+KEY=VALUE...]. :raises QgfError: no such method."""
+    named, *overrides = method.split("+")
+    name, separator, number = named.partition("@")
     try:
-        if name in METHODS and (not separator or (name in WITH_NUMBER and float(number) >= 0)):
-            return METHODS[name] + (WITH_NUMBER[name](float(number)) if separator else ())
+        known = name in METHODS and (not separator or (name in WITH_NUMBER and float(number) >= 0))
     except ValueError:
-        pass  # not a number
-    raise QgfError(
-        f"--methods {method}: unknown; choose of {', '.join(METHODS)}; a dial or weight may follow, as in "
-        f"{', '.join(f'{known}@0.3' for known in WITH_NUMBER)}"
-    )
+        known = False  # not a number
+    if not known or "/" in method or not all("=" in override for override in overrides):
+        raise QgfError(
+            f"--methods {method}: unknown; choose of {', '.join(METHODS)}; a dial or weight may follow "
+            f"({', '.join(f'{one}@0.3' for one in WITH_NUMBER)}) and settings of its own (+KEY=VALUE)"
+        )
+    arguments = METHODS[name] + (WITH_NUMBER[name](float(number)) if separator else ())
+    return arguments + tuple(part for override in overrides for part in ("--override", override))
 
 BASELINE = "td3-plain"
 """What ratios are taken to."""

@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=list(DEFAULT_METHODS),
         metavar="METHOD",
-        help=f"of {', '.join(METHODS)}; {', '.join(WITH_NUMBER)} may be followed by a dial or weight, as in td3@0.3 "
+        help=f"of {', '.join(METHODS)}; {', '.join(WITH_NUMBER)} may be followed by a dial or weight, as in td3@0.3, "
+        "and any by settings of its own, as in td3+field.every=1 "
         f"(default: {' '.join(DEFAULT_METHODS)})",
     )
     parser.add_argument("--seeds", type=int, default=3, help="seeds FIRST .. FIRST + N - 1 (default: 3)")

@@ -71,6 +71,8 @@ class TrainConfig:
     """Share of the episodes that start where the arm's last success ended, as on an arm that goes from goal to goal."""
     decay_from: float = 1.0
     """Share of the run from which on the learning rate falls linearly to a tenth; 1: never."""
+    reward_scale: float = 1.0
+    """What the learner sees is the reward times this; returns are told without it."""
     normalise_observations: bool = False
     """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled
     already."""
@@ -95,6 +97,8 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "exploration_noise", "checkpoint_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        if self.reward_scale <= 0:
+            raise ValueError(f"reward_scale {self.reward_scale} must be positive")
         for name in ("decay_from", "continue_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} {getattr(self, name)} must lie in [0, 1]")

@@ -280,7 +280,8 @@ def train(
                 before, period, following = step, period + 1, observations.copy()
                 for index in map(int, np.flatnonzero(running)):
                     following[index], reward, terminated, truncated, _ = envs[index].step(action[index])
-                    transition = (observations[index], action[index], reward, following[index], terminated)
+                    learned = config.reward_scale * reward
+                    transition = (observations[index], action[index], learned, following[index], terminated)
                     buffer.add(*transition, previous[index])
                     totals[index] += reward
                     actions[index].append(action[index])

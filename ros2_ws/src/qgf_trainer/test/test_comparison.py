@@ -99,7 +99,8 @@ def test_every_method_is_a_training(tmp_path):
 def test_a_number_may_follow_a_method():
     assert method_arguments("td3@0.3") == ("--algo", "td3", "--smoothness", "0.3")
     assert method_arguments("td3-caps@5")[-3:] == ("rival.caps.spatial=5.0", "--override", "rival.caps.temporal=1.0")
-    for wrong in ("td3@", "td3@much", "td3@-1", "td3-plain@1", "ppo", "@1"):
+    assert method_arguments("td3-plain+a=64+b.c=3")[2:] == ("--override", "a=64", "--override", "b.c=3")
+    for wrong in ("td3+every", "td3+perturb=a/b", "td3@", "td3@much", "td3@-1", "td3-plain@1", "ppo", "@1"):
         with pytest.raises(QgfError, match="--methods"):
             method_arguments(wrong)
 
