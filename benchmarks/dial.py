@@ -65,6 +65,8 @@ def draw(found: Sequence[Trained]) -> bytes:
                 markeredgecolor="black", label="auto",
             )  # fmt: skip
             axis.set_xscale("log")
+            axis.set_xlim(0.07, 14.0)
+            axis.set_xticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
             axis.grid(alpha=0.3)
             axis.set_ylabel(label if column == 0 else "")
             if row == 0:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections import deque
@@ -25,7 +27,7 @@ from qgf_sim.perturb import load_perturbation
 from qgf_sim.reach import load_reach
 from qgf_trainer.agent import Agent
 from qgf_trainer.auto_dial import AutoDial
-from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
+from qgf_trainer.checkpoint import load_last_checkpoint, previous_of, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
@@ -33,10 +35,12 @@ from qgf_trainer.replay import ReplayBuffer
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
+_LOG = logging.getLogger("qgf")
 _STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
 _REPORT_EVERY = 1.0  # [s]
 _WRITTEN = (
     "checkpoint.safetensors",
+    "checkpoint.previous.safetensors",
     "bundle.pt",
     "policy.safetensors",
     "progress.csv",
@@ -144,20 +148,24 @@ class Recorder:
         )
         if self._csv is not None and self._writer is not None and self._episodes:
             values = {k: v for k, v in dataclasses.asdict(progress).items() if k in self._COLUMNS} | latest
-            self._csv.writerow(
-                {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
-            )
-            self._stream.flush()
-            for name, value in values.items():
-                self._writer.add_scalar(f"train/{name}", value, step)
+            row = {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
+            try:
+                self._csv.writerow(row)
+                self._stream.flush()
+                for name, value in values.items():
+                    self._writer.add_scalar(f"train/{name}", value, step)
+            except OSError as error:  # a full disk must not cost the run
+                self._csv = None
+                _LOG.warning("qgf: warning: %s: the curves end here (%s)", self._stream.name, error.strerror)
         if self._report is not None:
             self._report(progress)
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
-            self._writer.close()
-            self._stream.close()
+            for file in (self._writer, self._stream):
+                with contextlib.suppress(OSError):  # what a full disk did not take was told already
+                    file.close()
 
 
 def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
@@ -259,7 +267,7 @@ def train(
     poses = np.full((len(envs), n_act), np.nan)  # where each arm's last success ended
     dial = make_dial(config, agent)
     path = None if folder is None else folder / "checkpoint.safetensors"
-    if resume and path is not None and path.exists():
+    if resume and path is not None and (path.exists() or previous_of(path).exists()):
         step, trained, observation_std, reward_std, poses = _restore(path, config, agent, buffer, noise, envs, dial)
     recorder = Recorder(config, folder, report, step)
     started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
@@ -314,17 +322,14 @@ def train(
             stopping = should_stop()
             overdue = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
             if path is not None and (overdue or stopping or step >= config.steps):
-                _save(
-                    path,
-                    config,
-                    agent,
-                    buffer,
-                    noise,
-                    envs,
-                    dial,
-                    {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std},
-                    {"observation_std": observation_std, "poses": torch.from_numpy(poses)},
-                )
+                numbers = {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std}
+                more = {"observation_std": observation_std, "poses": torch.from_numpy(poses)}
+                try:
+                    _save(path, config, agent, buffer, noise, envs, dial, numbers, more)
+                except QgfError as error:
+                    if stopping:
+                        raise  # nobody trains on: whoever stopped it has to know
+                    _LOG.warning("qgf: warning: %s; training goes on, the checkpoint before stays", error)
                 last_checkpoint = step
         recorder.step(
             step, agent.updates - first_update, agent.latest, "interrupted" if stopping else "trained", force=True
@@ -391,6 +396,7 @@ def _save(
             "noise": noise.bit_generator.state,
             "environments": [env.np_random.bit_generator.state for env in envs],
         },
+        keep_previous=True,
     )
 
 
@@ -403,7 +409,7 @@ def _restore(
     envs: Sequence[Environment],
     dial: AutoDial | None,
 ) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
-    tensors, values = load_checkpoint(path)
+    tensors, values = load_last_checkpoint(path, lambda text: _LOG.warning("qgf: warning: %s", text))
     ours, theirs = describe(config), dict(values["config"])
     for key in ours:
         if key not in ("steps", "checkpoint_steps") and json.loads(json.dumps(ours[key])) != theirs.get(key):
