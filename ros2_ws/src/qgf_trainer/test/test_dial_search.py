@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decisions of `smoothness: auto`, on tries written out by hand and on tasks whose bearable dial is known."""
 
-import dataclasses
 import json
+import math
 
 import pytest
 
 from qgf_trainer.dial_search import AutoConfig, Decision, DialSearch, Try, within
 
-CONFIG = AutoConfig(budget=0.05, start=0.1, factor=2.0, largest=1.6, earliest=0.1, latest=0.5)
+CONFIG = AutoConfig(budget=0.05, start=0.1, factor=2.0, largest=1.6, earliest=0.1, latest=0.5, look_back=0.9)
 
 
 def judged(search, tries, done=0.1):
@@ -56,18 +56,39 @@ def test_it_does_not_leave_from_a_bad_try():
     assert [d.dial for d in judged(search, [(-300.0, 0.9), (-300.0, 0.9), (-101.0, 0.5)])] == [0.1, 0.1, 0.2]
 
 
-def test_it_climbs_to_the_largest_and_stays():
+def test_it_climbs_to_the_largest_looks_back_and_stays():
     search = climbing()
-    found = judged(search, [(-101.0, 0.4), (-102.0, 0.3), (-102.0, 0.2), (-103.0, 0.1), (-103.0, 0.1)])
-    assert [d.dial for d in found] == [0.4, 0.8, 1.6, 1.6, 1.6] and search.phase == "stay"
+    found = judged(search, [(-101.0, 0.4), (-102.0, 0.3), (-102.0, 0.2), (-103.0, 0.1)])
+    assert [d.dial for d in found] == [0.4, 0.8, 1.6, 0.1] and search.phase == "probe"
     assert all(d.held and not d.go_back for d in found)
+    # At the start's level the return is no better than what the largest dial has: its learner goes on.
+    assert judged(search, [(-101.0, 0.3), (-99.0, 0.3)]) == [Decision(0.1, True, False), Decision(1.6, True, True)]
+    assert search.phase == "stay"
 
 
-def test_one_bad_try_is_waited_out_and_two_send_it_back_half_way():
+def test_the_probe_tells_a_low_standard():
+    search = climbing()
+    judged(search, [(-100.0, 0.4), (-100.0, 0.3), (-120.0, 0.3), (-120.0, 0.3)])
+    assert (search.phase, search._held, search._failed) == ("probe", 0.4, 0.8)
+    # A nearly plain policy reaches -60 by now, and has not done rising after two tries: 0.4 has failed by that.
+    found = judged(search, [(-80.0, 0.5), (-62.0, 0.5), (-61.0, 0.5)])
+    assert found[-1] == Decision(pytest.approx(0.2), True, False) and search.phase == "narrow"
+    assert judged(search, [(-63.0, 0.4)])[0].dial == pytest.approx(0.2 * 2**0.5)
+
+
+def test_the_climb_ends_in_time():
+    search = climbing()
+    assert search.observe(Try(-101.0, 0.4), 0.89).dial == 0.4
+    assert search.observe(Try(-101.0, 0.3), 0.91).dial == 0.1 and search.phase == "probe"
+
+
+def test_one_bad_try_is_waited_out_and_two_end_the_climb():
     search = climbing()
     assert judged(search, [(-101.0, 0.4)]) == [Decision(0.4, True, False)]
     assert judged(search, [(-106.0, 0.3)]) == [Decision(0.4, False, False)]
-    assert judged(search, [(-120.0, 0.3)]) == [Decision(pytest.approx(0.4 / 2**0.5), False, True)]  # of 0.2 and 0.4
+    assert judged(search, [(-120.0, 0.3)]) == [Decision(0.1, False, True)]
+    # The probe finds nothing better: back to the learner of 0.2, and on half-way to 0.4.
+    assert judged(search, [(-101.0, 0.5), (-101.0, 0.5)])[-1] == Decision(pytest.approx(0.4 / 2**0.5), True, True)
     # It holds there, and 0.4 lies within a factor of 1.42: half-way once more, which fails, and the levels are alike.
     assert judged(search, [(-102.0, 0.35)]) == [Decision(pytest.approx(0.4 / 2**0.25), True, False)]
     assert judged(search, [(-110.0, 0.3), (-110.0, 0.3)])[-1] == Decision(pytest.approx(0.4 / 2**0.5), False, True)
@@ -78,7 +99,7 @@ def test_a_higher_dial_that_is_rougher_is_a_failure():
     search = climbing()
     judged(search, [(-100.0, 0.3)])
     found = judged(search, [(-100.0, 0.4), (-100.0, 0.4)])
-    assert [d.held for d in found] == [True, True] and found[-1].go_back and found[-1].dial < 0.4
+    assert [d.held for d in found] == [True, True] and found[-1].go_back and search._failed == 0.4
 
 
 def test_a_better_return_raises_the_bar():
@@ -90,24 +111,31 @@ def test_a_better_return_raises_the_bar():
 
 def test_at_rest_two_bad_tries_bring_it_back_and_the_dial_stays():
     search = climbing()
-    judged(search, [(-100.0, 0.4), (-100.0, 0.3), (-100.0, 0.2), (-100.0, 0.1)])
+    judged(search, [(-100.0, 0.4), (-100.0, 0.3), (-100.0, 0.2), (-100.0, 0.1), (-100.0, 0.3), (-100.0, 0.3)])
+    assert search.phase == "stay"
     assert judged(search, [(-150.0, 0.2), (-150.0, 0.2)]) == [Decision(1.6, False, False), Decision(1.6, False, True)]
 
 
+@pytest.mark.parametrize("slow", [0.03, 0.1])
 @pytest.mark.parametrize("bears", [0.15, 0.3, 0.9, 3.0, 50.0])
-def test_it_finds_the_dial_that_a_task_bears(bears):
-    """Return -100 at the start, less by 5 % at `bears` and further beyond; roughness falls with the dial."""
-    config = dataclasses.replace(AutoConfig(), largest=10.0)
+def test_it_finds_the_dial_that_a_task_bears(bears, slow):
+    """The return rises from -1500 to -100 with the time constant `slow` (a share of the run), less by 5 % at `bears`
+    and more beyond; roughness falls with the dial."""
+    config = AutoConfig()
     search = DialSearch(config)
-    for index in range(config.evaluations):
-        share = (search.dial - config.start) / (bears - config.start)
-        search.observe(Try(-100.0 * (1 + 0.05 * share), 0.5 / (1 + search.dial)), index / config.evaluations)
-    assert search.phase == "stay"
-    assert min(bears, config.largest) / 1.6 < search._held <= min(bears, config.largest)
+    for index in range(1, config.evaluations + 1):
+        skill = -100.0 - 1400.0 * math.exp(-index / config.evaluations / slow)
+        cost = 0.05 * abs(skill) * (search.dial - config.start) / (bears - config.start)
+        search.observe(Try(skill - cost, 0.5 / (1 + search.dial)), index / config.evaluations)
+    assert search.phase in ("narrow", "stay")
+    # A return that rises after the probe too leaves the standard a little low.
+    allowed = 1.6 if slow > 0.05 else 1.0
+    assert min(bears, config.largest) / 2 < search._held <= min(allowed * bears, config.largest)
 
 
 def test_its_state_survives_json_at_every_point():
     tries = [(-300.0, 1.0), (-100.0, 0.5), (-100.0, 0.5), (-100.0, 0.5), (-101.0, 0.4), (-120.0, 0.3), (-120.0, 0.3)]
+    tries += [(-99.0, 0.5), (-90.0, 0.5), (-90.0, 0.5), (-95.0, 0.4), (-91.0, 0.4), (-92.0, 0.3)]
     whole, halved = DialSearch(CONFIG), DialSearch(CONFIG)
     for pair in tries:
         other = DialSearch(CONFIG)
