@@ -50,7 +50,8 @@ def test_the_tries_do_not_disturb_the_training(tmp_path):
     for smoothness in ("auto", 0.3):
         folder = tmp_path / str(smoothness)
         folder.mkdir()
-        train(config("auto.start=0.3", "auto.earliest=0.9", "auto.latest=0.9", smoothness=smoothness), folder)
+        rest = [f"auto.{name}=0.9" for name in ("earliest", "latest", "look_back")]
+        train(config("auto.start=0.3", *rest, smoothness=smoothness), folder)
         stored.append({k: v for k, v in load_file(folder / "checkpoint.safetensors").items() if "buffer." in k})
     for name, values in stored[0].items():
         assert np.array_equal(values, stored[1][name]), name
@@ -89,8 +90,8 @@ def test_it_goes_back_to_the_smoothest_that_holds(monkeypatch):
         training.AutoDial, "_return_to", lambda self, candidate: gone.append(candidate.found), raising=True
     )
     result, _, _ = scripted(monkeypatch, during + [(-100.0, 0.3)] * 5)
-    assert [row["went_back"] for row in result.dial.trace] == [False] * 4 + [True] + [False] * 2
-    assert gone[0] == Try(-101.0, 0.3)
+    assert [row["went_back"] for row in result.dial.trace] == [False] * 4 + [True, False, True]
+    assert gone[0] == Try(-101.0, 0.3)  # and again when the probe found nothing better
     dials = [row["dial"] for row in result.dial.trace]
     assert dials[3] == dials[4] == pytest.approx(0.625) and dials[5] == dials[6] == 0.1
 
