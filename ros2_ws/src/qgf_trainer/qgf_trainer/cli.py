@@ -53,6 +53,7 @@ _TABLE = (
     "mean_abs_delta",
     "hold_rms",
     "command_mean_abs_delta",
+    "smoothness_dial",
 )
 
 
@@ -66,7 +67,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "example:  ./qgf train --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/panda\n"
         "          ./qgf train --task Pendulum-v1 --algo sac --out runs/pendulum\n"
         "writes:   bundle.pt (a Gymnasium task: policy.safetensors), evaluation.json, config.json, progress.csv,\n"
-        "          tensorboard/, checkpoint.safetensors",
+        "          tensorboard/, checkpoint.safetensors; dial.json tells how --smoothness auto went",
     )
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: panda)")
     parser.add_argument("--task", help="name in config/tasks, or a Gymnasium id, also as gymnasium:ID (default: reach)")
@@ -95,8 +96,9 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--smoothness",
-        type=float,
-        help="dial of the scale-free form: curvature demanded of the critic (default: the task's, 5 for arms)",
+        metavar="DIAL",
+        help="dial of the scale-free form: curvature demanded of the critic, 0 is plain (default: the task's, 5 for "
+        "arms); auto: find the smoothest that costs at most auto.budget (5 %%) of the return, in this one run",
     )
     parser.add_argument(
         "--config", default=None, help="name in config/train or a YAML file (default: that of the task)"
@@ -205,16 +207,20 @@ def _finish(
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Evaluate and write the policy: a bundle for an arm. Returns where it is, and the figures."""
     policy = result.agent.deployed()
+    further = {"training_time_s": result.training_time}
+    if result.dial is not None:
+        further |= result.dial.chosen
+        write_atomic(folder / "dial.json", json.dumps(result.dial.trace, indent=1).encode())
     if isinstance(result.env, GymnasiumTask):
         figures = evaluate_task(result.env, policy.act, evaluation)
-        figures["training_time_s"] = result.training_time
+        figures |= further
         training = {"config": describe(config), "steps": result.steps, "versions": versions()}
         path = folder / "policy.safetensors"
         save_policy(path, policy, config.task, result.agent.learner.hidden, training, figures)
         told = {"policy": str(path)}
     else:
         figures, episodes = evaluate(result.env, policy.act, evaluation)
-        figures["training_time_s"] = result.training_time
+        figures |= further
         path = folder / "bundle.pt"
         critic = result.agent.critic if with_critic else None
         sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes, critic)
