@@ -10,7 +10,7 @@ import pinocchio
 from numpy.typing import NDArray
 
 from qgf_core.errors import RobotError
-from qgf_core.robot import ToolSpec
+from qgf_core.robot import ToolSpec, parse_urdf
 
 
 class Kinematics:
@@ -23,6 +23,7 @@ class Kinematics:
     """
 
     def __init__(self, urdf_text: str, joint_names: Sequence[str], tool: ToolSpec) -> None:
+        parse_urdf(urdf_text, "URDF")  # pinocchio's reader writes pages to stderr where the XML is broken
         try:
             full = pinocchio.buildModelFromXML(urdf_text)
         except (ValueError, RuntimeError) as error:

@@ -64,8 +64,7 @@ def test_a_pose_counts_distance_and_angle(made):
     env = made["reach_pose"]
     point, matrix = env.task.kinematics.tool_pose(env.robot.home)
     turn = np.array([0.0, math.sin(0.1), 0.0, math.cos(0.1)])  # 0.2 rad about y
-    goal = np.concatenate([point, turn])
-    goal[2] += 0.01
+    goal = np.concatenate([point + np.array([0.0, 0.0, 0.01]), turn])
     _, info = env.reset(seed=0, options={"start": env.robot.home, "goal": goal})
     angle = np.linalg.norm(rotation_between(matrix, turn))
     assert info["distance"] == pytest.approx(0.01 + 0.3 * angle, abs=1e-9)

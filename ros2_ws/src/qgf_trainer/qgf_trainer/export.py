@@ -69,6 +69,7 @@ def export_bundle(
         observation=env.config.observation,
         action=env.action_spec,
         control_rate=env.config.control_rate,
+        command_rate=env.config.command_rate,
         delay_range=(drive.latency, drive.latency),
         **env.task.fields()._asdict(),
         training=training,
