@@ -46,7 +46,7 @@ def check_replay(golden: Path) -> Iterator[tuple[bool, str]]:
     bundle = load_bundle(golden / "bundle.pt", load_trusted_keys(str(golden / "trusted")))
     yield bool(bundle.signer), f"loaded a bundle for {bundle.manifest.robot.name}, signed by {bundle.signer}"
     log = load_golden_log(golden / "log.npz")
-    actions, commands = replay(bundle, log.goal, log.position, log.velocity)
+    actions, commands = replay(bundle, log)
     same = np.array_equal(actions, log.action) and np.array_equal(commands, log.command)
     moved = float(np.abs(log.command).max())
     found = f"golden log: {len(actions)} periods, actions and commands identical, up to {moved:.2f} rad/s"
