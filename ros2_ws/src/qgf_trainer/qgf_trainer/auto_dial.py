@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from qgf_core import smoothness
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_trainer.agent import Agent
 from qgf_trainer.dial_search import AutoConfig, DialSearch, Try, within
 from qgf_trainer.evaluation import Policy, run_any_episode
@@ -43,7 +43,7 @@ class AutoDial:
     """
 
     def __init__(
-        self, config: AutoConfig, agent: Agent, env: ReachEnv | GymnasiumTask, steps: int, warmup: int
+        self, config: AutoConfig, agent: Agent, env: ArmEnv | GymnasiumTask, steps: int, warmup: int
     ) -> None:
         self.config, self._agent, self._env = config, agent, env
         self.search = DialSearch(config)

@@ -164,7 +164,7 @@ def evaluate(env: ArmEnv, policy: Policy, config: EvaluationConfig) -> tuple[dic
 
 
 def run_any_episode(
-    env: ReachEnv | GymnasiumTask, policy: Policy, seed: int
+    env: ArmEnv | GymnasiumTask, policy: Policy, seed: int
 ) -> tuple[float, NDArray[np.float64]]:
     """Return, undiscounted, and raw actions (T, n) in [-1, 1] of the episode from `seed`."""
     observation, _ = env.reset(seed=seed)
