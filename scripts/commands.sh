@@ -36,6 +36,8 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf audit                   pins, licences and known vulnerabilities of the dependencies
   ./qgf keystore DIR            keys and permissions of a secured graph (SROS2), least rights for every node
   ./qgf doctor                  looks for what may be wrong on this machine, with remedies
+  ./qgf docs                    builds the documentation: site/index.html
+  source <(./qgf completion bash)    completes ./qgf in your shell (or zsh)
   ./qgf help COMMAND            more on one command (also ./qgf COMMAND --help)
 
 Every command sets up what is missing. A sourced ROS 2 Jazzy or Kilted is used; otherwise ROS comes as Python wheels.
