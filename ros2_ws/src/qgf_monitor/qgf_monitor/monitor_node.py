@@ -109,6 +109,7 @@ class MonitorNode(Node):
         for rate, callback in ((config.report_rate, self._report), (config.spectrum_rate, self._publish_spectra),
                                (config.diagnostics_rate, self._diagnose)):
             self.create_timer(1.0 / rate, callback, clock=steady)
+        self.get_logger().info(f"watching {commands.topic_name} and {states.topic_name}")
 
     def _parameter(self, name, default, description):
         return self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True)).value
