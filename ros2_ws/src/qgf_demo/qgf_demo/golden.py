@@ -14,20 +14,20 @@ from qgf_core.bundle import Bundle, load_bundle
 from qgf_core.errors import QgfError
 from qgf_core.signing import load_private_key, make_keys, sign_bundle
 from qgf_policy.golden import GoldenLog
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_trainer.config import load_train_config
 from qgf_trainer.evaluation import run_episode
 from qgf_trainer.export import export_bundle
 from qgf_trainer.td3 import TD3
 
 
-def record(robot: str, path: Path) -> tuple[Bundle, ReachEnv, GoldenLog]:
+def record(robot: str, path: Path) -> tuple[Bundle, ArmEnv, GoldenLog]:
     """Export the bundle of an arm of config/robots to `path`, and run an episode of it.
 
     :returns: the bundle as loaded again, the environment, closed, and the log.
     """
     config = load_train_config("reach", robot=robot)
-    env = ReachEnv(robot)
+    env = ArmEnv(robot)
     agent = TD3(env.observation_space.shape[0], env.action_space.shape[0], config.learner, config.field, seed=3)
     for parameter in agent.actor_target.net[-2].parameters():
         parameter.data *= 12.0

@@ -151,7 +151,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         choices=("stamp", "arrival"),
     ),
     ParameterSpec(
-        "goal_timeout", 0.0, "A goal received longer ago than this is stale [s]; 0: never.", 0.0, 1e6
+        "goal_timeout", 0.0, "A goal told, or a reference ended, longer ago than this is stale [s]; 0: never.", 0.0, 1e6
     ),
     ParameterSpec(
         "transform_goals",
