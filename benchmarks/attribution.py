@@ -7,7 +7,7 @@ sim_node, policy_node and monitor_node run as processes over DDS, afresh for eac
 seconds; then ~/explain is called. About 15 s a run. Printed is the confusion table: rows what was injected, columns
 what was named. Causes:
 
-  policy             a policy that is a near switch, or --rough
+  policy             a policy whose action flips by 0.15 to 0.35 against its last one, or --rough
   observation_noise  sensor noise of 4 to 8 times the arm's own
   loop_timing        by turns: the policy node is stopped for 6 to 14 ms at random, and states arrive 0 to 40 ms late
   actuator           by turns: drives with a resonance at 6 to 10 Hz, 50 to 90 ms more delay, 0.05 to 0.1 rad of play
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -37,7 +38,9 @@ import numpy as np
 import rclpy
 import torch
 from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 from tqdm import tqdm
 
@@ -63,36 +66,37 @@ FIRST_EPISODE = 50_000
 
 
 class Reaching(torch.nn.Module):
-    """a = tanh(slope (-J^+ error / v_max - damping dq)); with a large slope it is a near switch."""
+    """Calm is tanh(-slope J^+ error / v_max); a flip above 0 adds that much of the sign of calm - last action."""
 
-    def __init__(self, env: ReachEnv, slope: float, gain: float, damping: float) -> None:
+    def __init__(self, env: ReachEnv, slope: float, flip: float) -> None:
         super().__init__()
-        robot, n = env.robot, len(env.robot.joints)
-        manifest_terms, place = env.config.observation, 0
-        weight = np.zeros((n, env.observation_space.shape[0]))
+        robot, n, place = env.robot, len(env.robot.joints), 0
         kinematics = Kinematics(strip_meshes(env.urdf), robot.joint_names, robot.tool)
+        weight = np.zeros((n, env.observation_space.shape[0]))
         inverse = np.linalg.pinv(kinematics.tool_jacobian(robot.home))
-        for term in manifest_terms:
+        for term in env.config.observation:
             width = 3 if term.name == "tool_position_error" else n
             if term.name == "tool_position_error":
-                weight[:, place:place + 3] = -gain * inverse / robot.policy_velocity[:, None] / term.scale
-            elif term.name == "joint_velocity":
-                weight[:, place:place + n] = -damping * np.eye(n) / term.scale
+                weight[:, place:place + 3] = -slope * inverse / robot.policy_velocity[:, None] / term.scale
+            elif term.name == "previous_action":
+                self.last: int = place
             place += width * term.history
+        self.flip: float = flip
         self.linear = torch.nn.Linear(weight.shape[1], n, bias=False)
         with torch.no_grad():
-            self.linear.weight.copy_(torch.from_numpy(slope * weight))
+            self.linear.weight.copy_(torch.from_numpy(weight))
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """Action (B, n) for observations (B, n_obs)."""
-        return torch.tanh(self.linear(observation))
+        calm = torch.tanh(self.linear(observation))
+        last = observation[:, self.last:self.last + 7]
+        return torch.clamp(calm + self.flip * torch.tanh(8.0 * (calm - last) / 0.2 + 0.1), -1.0, 1.0)
 
 
 def make_policy(path: Path, rough: bool, random: np.random.Generator) -> Path:
     """A bundle with the baselines of its episodes in simulation."""
     env = ReachEnv(load_robot("panda"), load_reach("reach"))
-    slope = random.uniform(12.0, 25.0) if rough else random.uniform(0.8, 1.3)
-    module = Reaching(env, slope, random.uniform(1.5, 2.5), random.uniform(0.0, 0.05)).eval()
+    module = Reaching(env, random.uniform(1.2, 2.5), random.uniform(0.15, 0.35) if rough else 0.0).eval()
 
     def act(observation: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -109,23 +113,34 @@ def make_policy(path: Path, rough: bool, random: np.random.Generator) -> Path:
     return path
 
 
-def injected(cause: str, number: int, random: np.random.Generator, folder: Path) -> tuple[str, list[str], bool]:
-    """What it is in words, arguments of sim_node, and whether the policy node is to be stopped now and then."""
+@dataclasses.dataclass
+class Injection:
+    """What is wrong in a run."""
+
+    words: str
+    perturb: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Of the simulated arm, from the start."""
+    faults: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Parameters fault.* of sim_node, once the policy is active: it refuses to begin with some of them."""
+    stumbles: bool = False
+    """Whether the policy node is stopped now and then."""
+
+
+def injected(cause: str, number: int, random: np.random.Generator) -> Injection:
+    """The cause in a kind and a size that go with the run's number and the generator."""
     if cause == "observation_noise":
         factor = random.uniform(4.0, 8.0)
-        return f"noise x {factor:.1f}", ["-p", f"fault.noise:={factor:.3f}"], False
+        return Injection(f"noise x {factor:.1f}", faults={"noise": factor})
     if cause == "loop_timing":
-        return (("uneven periods", [], True) if number % 2 else
-                ("uneven ages", ["-p", "fault.jitter_s:=0.04"], False))
+        return Injection("uneven periods", stumbles=True) if number % 2 else Injection(
+            "states of uneven age", faults={"jitter_s": 0.04})
     if cause == "actuator":
         kind = ("resonance", "delay", "backlash")[number % 3]
-        settings: dict[str, float] = {
+        perturb = {
             "resonance": {"damping_ratio": 0.04, "time_constant": 1.0 / (2 * np.pi * random.uniform(6, 10)) / 0.04},
             "delay": {"delay": random.uniform(0.05, 0.09)}, "backlash": {"backlash": random.uniform(0.05, 0.1)}}[kind]
-        path = folder / f"{kind}-{number}.yaml"
-        path.write_text(json.dumps({name: {"fixed": float(value)} for name, value in settings.items()}))
-        return kind, ["-p", f"perturb:={path}"], False
-    return cause, [], False
+        return Injection(kind, perturb=perturb)
+    return Injection(cause)
 
 
 class Operator:
@@ -140,6 +155,7 @@ class Operator:
         self.node.create_subscription(PolicyStatus, "policy_node/status", self._note, 10)
         self.goal = self.node.create_publisher(PoseStamped, "policy_node/goal", 10)
         self.explain = self.node.create_client(Trigger, "monitor_node/explain")
+        self.set = self.node.create_client(SetParameters, "sim_node/set_parameters")
 
     def _note(self, message: PolicyStatus) -> None:
         self.mode = message.mode
@@ -157,6 +173,13 @@ class Operator:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.02)
+
+    def set_faults(self, faults: dict[str, float]) -> None:
+        """Of the simulated arm."""
+        self.until(self.set.service_is_ready, "sim_node's parameters")
+        answer = self.set.call_async(SetParameters.Request(parameters=[
+            Parameter(f"fault.{name}", value=float(value)).to_parameter_msg() for name, value in faults.items()]))
+        self.until(answer.done, "sim_node's answer")
 
     def send(self, goal: np.ndarray, frame: str) -> None:
         """A goal [m]."""
@@ -189,7 +212,10 @@ def stumble(process: subprocess.Popen, random: np.random.Generator, stop: thread
 def run(operator: Operator, cause: str, number: int, bundle: Path, random: np.random.Generator,
         folder: Path) -> tuple[str, dict]:
     """One run: what was injected in words, and what the monitor answers."""
-    words, arguments, stumbles = injected(cause, number, random, folder)
+    injection = injected(cause, number, random)
+    perturb = folder / "perturb.yaml"
+    perturb.write_text(json.dumps({name: {"fixed": float(value)} for name, value in injection.perturb.items()}))
+    arguments = ["-p", f"perturb:={perturb}"] if injection.perturb else []
     config = folder / "monitor.yaml"
     shipped = (Path(os.environ["QGF_CONFIG"]) if "QGF_CONFIG" in os.environ else
                Path(__file__).resolve().parents[1] / "config") / "monitor.yaml"
@@ -208,8 +234,10 @@ def run(operator: Operator, cause: str, number: int, bundle: Path, random: np.ra
         operator.until(lambda: operator.mode == PolicyStatus.ACTIVE, "the policy is active")
         stop = threading.Event()
         thread = threading.Thread(target=stumble, args=(processes[1], np.random.default_rng(number), stop))
-        if stumbles:
+        if injection.stumbles:
             thread.start()
+        if injection.faults:
+            operator.set_faults(injection.faults)
         for _ in range(round((KEPT + 1.0) / GOAL_EVERY)):
             operator.listen(GOAL_EVERY)
             operator.send(random.uniform(low, high), manifest.robot.base_frame)
@@ -217,9 +245,9 @@ def run(operator: Operator, cause: str, number: int, bundle: Path, random: np.ra
         answer = operator.explain.call_async(Trigger.Request())
         operator.until(answer.done, "an answer")
         stop.set()
-        if stumbles:
+        if injection.stumbles:
             thread.join()
-    return words, json.loads(answer.result().message)
+    return injection.words, json.loads(answer.result().message)
 
 
 def main() -> int:

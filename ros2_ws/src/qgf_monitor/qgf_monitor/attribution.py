@@ -225,6 +225,8 @@ def _actuator(answers: Answers | None, baselines: Mapping[str, Baseline], residu
         # White noise of the same variance spreads over the band up to half of the rate.
         own = np.array(usual.power)[:, 1:]
         noise = residual**2 * own.min(axis=1) * usual.sample_rate / rate
+        # Both are estimates from below; where commands do not reach, the measured signal tells its own noise.
+        noise = np.clip(np.median(given.power[given.frequency > rate / 3.0], axis=0), noise, 2.0 * noise)
     floor = answers.floor**2 / top
     # Three bins together: one alone scatters too much.
     kernel = np.ones(3) / 3.0
