@@ -20,9 +20,9 @@ from qgf_core.files import write_atomic
 from qgf_core.manifest import Manifest, check_robot
 from qgf_core.robot import load_robot, read_urdf
 from qgf_sim.engines import Engine
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
-from qgf_sim.reach import load_reach
+from qgf_sim.tasks import kind_of, load_task
 from qgf_trainer.config import (
     TrainConfig,
     describe,
@@ -31,7 +31,7 @@ from qgf_trainer.config import (
     settings_of,
     with_form,
 )
-from qgf_trainer.evaluation import EvaluationConfig, evaluate, evaluate_task, load_evaluation
+from qgf_trainer.evaluation import EvaluationConfig, evaluate, evaluate_task, evaluation_of, load_evaluation
 from qgf_trainer.export import export_bundle, versions
 from qgf_trainer.gymnasium_task import GymnasiumTask, gymnasium_id
 from qgf_trainer.policy_file import load_policy, save_policy
@@ -44,12 +44,16 @@ _TABLE = (
     "success",
     "settled",
     "final_distance_mm",
+    "final_error_mm",
+    "final_error_mrad",
+    "error_rms_mrad",
     "return",
     "sm",
     "sm_task_units",
     "mean_abs_delta",
     "hold_rms",
     "command_mean_abs_delta",
+    "smoothness_dial",
 )
 
 
@@ -63,7 +67,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "example:  ./qgf train --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/panda\n"
         "          ./qgf train --task Pendulum-v1 --algo sac --out runs/pendulum\n"
         "writes:   bundle.pt (a Gymnasium task: policy.safetensors), evaluation.json, config.json, progress.csv,\n"
-        "          tensorboard/, checkpoint.safetensors",
+        "          tensorboard/, checkpoint.safetensors; dial.json tells how --smoothness auto went",
     )
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: panda)")
     parser.add_argument("--task", help="name in config/tasks, or a Gymnasium id, also as gymnasium:ID (default: reach)")
@@ -92,8 +96,9 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--smoothness",
-        type=float,
-        help="dial of the scale-free form: curvature demanded of the critic (default: the task's, 5 for arms)",
+        metavar="DIAL",
+        help="dial of the scale-free form: curvature demanded of the critic, 0 is plain (default: the task's, 5 for "
+        "arms); auto: find the smoothest that costs at most auto.budget (5 %%) of the return, in this one run",
     )
     parser.add_argument(
         "--config", default=None, help="name in config/train or a YAML file (default: that of the task)"
@@ -155,7 +160,7 @@ def _run_training(options: argparse.Namespace) -> int:
     # A mistake in the robot or task must not leave a folder behind.
     if is_arm_task(config.task):
         load_robot(config.robot)
-        load_reach(config.task)
+        load_task(config.task)
         if config.perturb:
             load_perturbation(config.perturb)
     elif options.robot:
@@ -164,7 +169,7 @@ def _run_training(options: argparse.Namespace) -> int:
         raise QgfError(f"--with-critic: {config.task} has no arm, so no bundle to carry it; leave it out")
     else:
         make_environments(config, 1)[0].close()
-    evaluation = load_evaluation("reach" if is_arm_task(config.task) else "gymnasium")
+    evaluation = load_evaluation(_evaluation_name(config.task) if is_arm_task(config.task) else "gymnasium")
     folder: Path = options.out
     prepare_folder(folder, options.resume, options.overwrite)
     write_atomic(folder / "config.json", json.dumps({**describe(config), "versions": versions()}, indent=2).encode())
@@ -193,21 +198,29 @@ def _run_training(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluation_name(task: str) -> str:
+    return evaluation_of(task, kind_of(load_task(task)))
+
+
 def _finish(
     result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path, with_critic: bool
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Evaluate and write the policy: a bundle for an arm. Returns where it is, and the figures."""
     policy = result.agent.deployed()
+    further = {"training_time_s": result.training_time}
+    if result.dial is not None:
+        further |= result.dial.chosen
+        write_atomic(folder / "dial.json", json.dumps(result.dial.trace, indent=1).encode())
     if isinstance(result.env, GymnasiumTask):
         figures = evaluate_task(result.env, policy.act, evaluation)
-        figures["training_time_s"] = result.training_time
+        figures |= further
         training = {"config": describe(config), "steps": result.steps, "versions": versions()}
         path = folder / "policy.safetensors"
         save_policy(path, policy, config.task, result.agent.learner.hidden, training, figures)
         told = {"policy": str(path)}
     else:
         figures, episodes = evaluate(result.env, policy.act, evaluation)
-        figures["training_time_s"] = result.training_time
+        figures |= further
         path = folder / "bundle.pt"
         critic = result.agent.critic if with_critic else None
         sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes, critic)
@@ -251,10 +264,11 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_task(manifest: Manifest, env: ReachEnv, path: Path) -> None:
-    if manifest.observation != env.config.observation or manifest.control_rate != env.config.control_rate:
+def _check_task(manifest: Manifest, env: ArmEnv, path: Path) -> None:
+    ours = (env.config.observation, env.config.control_rate, env.action_spec)
+    if ours != (manifest.observation, manifest.control_rate, manifest.action):
         raise BundleError(
-            f"{path}: its observation or control rate is not that of config/tasks/{manifest.task}.yaml; "
+            f"{path}: its observation, action or control rate is not that of config/tasks/{manifest.task}.yaml; "
             "evaluate it with the task that it was trained on"
         )
 
@@ -294,12 +308,12 @@ def _evaluate_policy(options: argparse.Namespace) -> tuple[dict[str, str], dict[
 def _evaluate_bundle(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, float]]:
     bundle = load_bundle(options.bundle)
     manifest = bundle.manifest
-    config = _evaluation_config(options, "reach")
+    config = _evaluation_config(options, _evaluation_name(manifest.task))
     robot = load_robot(options.robot or manifest.robot.name)
     check_robot(manifest, robot, read_urdf(robot), options.bundle)
-    task = load_reach(manifest.task)
+    task = load_task(manifest.task)
     perturbation = load_perturbation(options.perturb) if options.perturb else None
-    env = ReachEnv(
+    env = ArmEnv(
         robot, task, sensor_noise=config.sensor_noise, engine=options.engine, perturbation=perturbation
     )
     _check_task(manifest, env, options.bundle)

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections import deque
@@ -20,27 +22,32 @@ from numpy.typing import NDArray
 from qgf_core import smoothness
 from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
-from qgf_sim.reach import load_reach
+from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
-from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
+from qgf_trainer.auto_dial import AutoDial
+from qgf_trainer.checkpoint import load_last_checkpoint, previous_of, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
+from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.replay import ReplayBuffer
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
+_LOG = logging.getLogger("qgf")
 _STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
 _REPORT_EVERY = 1.0  # [s]
 _WRITTEN = (
     "checkpoint.safetensors",
+    "checkpoint.previous.safetensors",
     "bundle.pt",
     "policy.safetensors",
     "progress.csv",
     "evaluation.json",
     "config.json",
+    "dial.json",
 )
 
 
@@ -82,7 +89,9 @@ class Recorder:
         "field_consistency",
         "curvature",
         "field_scale",
+        "smoothness_dial",
         "temperature",
+        "level",
     )
 
     def __init__(
@@ -141,20 +150,24 @@ class Recorder:
         )
         if self._csv is not None and self._writer is not None and self._episodes:
             values = {k: v for k, v in dataclasses.asdict(progress).items() if k in self._COLUMNS} | latest
-            self._csv.writerow(
-                {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
-            )
-            self._stream.flush()
-            for name, value in values.items():
-                self._writer.add_scalar(f"train/{name}", value, step)
+            row = {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
+            try:
+                self._csv.writerow(row)
+                self._stream.flush()
+                for name, value in values.items():
+                    self._writer.add_scalar(f"train/{name}", value, step)
+            except OSError as error:  # a full disk must not cost the run
+                self._csv = None
+                _LOG.warning("qgf: warning: %s: the curves end here (%s)", self._stream.name, error.strerror)
         if self._report is not None:
             self._report(progress)
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
-            self._writer.close()
-            self._stream.close()
+            for file in (self._writer, self._stream):
+                with contextlib.suppress(OSError):  # what a full disk did not take was told already
+                    file.close()
 
 
 def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
@@ -190,16 +203,16 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         raise QgfError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
 
 
-Environment = ReachEnv | GymnasiumTask
+Environment = ArmEnv | GymnasiumTask
 
 
 def make_environments(config: TrainConfig, number: int) -> Sequence[Environment]:
     """The task's environments, all alike. :raises QgfError: unknown robot or task, a missing library."""
     if not is_arm_task(config.task):
         return [GymnasiumTask(config.task) for _ in range(number)]
-    robot, task = load_robot(config.robot), load_reach(config.task)
+    robot, task = load_robot(config.robot), load_task(config.task)
     perturbation = load_perturbation(config.perturb) if config.perturb else None
-    return [ReachEnv(robot, task, perturbation=perturbation) for _ in range(number)]
+    return [ArmEnv(robot, task, perturbation=perturbation) for _ in range(number)]
 
 
 def make_agent(config: TrainConfig, n_obs: int, n_act: int) -> Agent:
@@ -219,6 +232,8 @@ class TrainingResult:
     interrupted: bool
     training_time: float
     """[s]"""
+    dial: AutoDial | None = None
+    """Of `smoothness: auto`."""
 
 
 def train(
@@ -252,14 +267,17 @@ def train(
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
     step, trained, observation_std, reward_std = 0, 0.0, torch.ones(n_obs), 1.0
     poses = np.full((len(envs), n_act), np.nan)  # where each arm's last success ended
+    curriculum, dial = Curriculum(config.curriculum), make_dial(config, agent)
     path = None if folder is None else folder / "checkpoint.safetensors"
-    if resume and path is not None and path.exists():
-        step, trained, observation_std, reward_std, poses = _restore(path, config, agent, buffer, noise, envs)
+    if resume and path is not None and (path.exists() or previous_of(path).exists()):
+        resumed = _restore(path, config, agent, buffer, noise, envs, curriculum, dial)
+        step, trained, observation_std, reward_std, poses = resumed
     recorder = Recorder(config, folder, report, step)
     started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
     stopping = False
     try:
         while step < config.steps and not stopping:
+            _set_level(envs, curriculum.level)
             observations = np.stack([_start(env, poses[i], noise, config) for i, env in enumerate(envs)])
             totals, actions, period = np.zeros(len(envs)), [[] for _ in envs], 0  # type: ignore[var-annotated]
             held, previous = np.zeros((len(envs), n_act), np.float32), observations
@@ -274,7 +292,8 @@ def train(
                 before, period, following = step, period + 1, observations.copy()
                 for index in map(int, np.flatnonzero(running)):
                     following[index], reward, terminated, truncated, _ = envs[index].step(action[index])
-                    transition = (observations[index], action[index], reward, following[index], terminated)
+                    learned = config.reward_scale * reward
+                    transition = (observations[index], action[index], learned, following[index], terminated)
                     buffer.add(*transition, previous[index])
                     totals[index] += reward
                     actions[index].append(action[index])
@@ -293,40 +312,59 @@ def train(
                 recorder.step(
                     step,
                     agent.updates - first_update,
-                    agent.latest,
+                    agent.latest | {"level": curriculum.level},
                     "warmup" if step < config.warmup_steps else "training",
                 )
             for index, env in enumerate(envs):
-                success = float(env.succeeded) if isinstance(env, ReachEnv) else float("nan")
+                success = float(env.succeeded) if isinstance(env, ArmEnv) else float("nan")
                 recorder.episode(float(totals[index]), success, np.array(actions[index]))
-                if isinstance(env, ReachEnv) and env.succeeded:
-                    poses[index] = env.joint_position
+                if isinstance(env, ArmEnv):
+                    curriculum.add(env.succeeded)
+                    if env.succeeded:
+                        poses[index] = env.joint_position
             _check_finite(agent, step)
+            if dial is not None:
+                dial.after_episodes(step)
             stopping = should_stop()
             overdue = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
             if path is not None and (overdue or stopping or step >= config.steps):
-                _save(
-                    path,
-                    config,
-                    agent,
-                    buffer,
-                    noise,
-                    envs,
-                    {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std},
-                    {"observation_std": observation_std, "poses": torch.from_numpy(poses)},
-                )
+                numbers = {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std,
+                           "curriculum": curriculum.state()}
+                more = {"observation_std": observation_std, "poses": torch.from_numpy(poses)}
+                try:
+                    _save(path, config, agent, buffer, noise, envs, dial, numbers, more)
+                except QgfError as error:
+                    if stopping:
+                        raise  # nobody trains on: whoever stopped it has to know
+                    _LOG.warning("qgf: warning: %s; training goes on, the checkpoint before stays", error)
                 last_checkpoint = step
-        recorder.step(
-            step, agent.updates - first_update, agent.latest, "interrupted" if stopping else "trained", force=True
-        )
+        ended = "interrupted" if stopping else "trained"
+        latest = agent.latest | {"level": curriculum.level}
+        recorder.step(step, agent.updates - first_update, latest, ended, force=True)
     finally:
         recorder.close()
         for env in envs[1:]:
             env.close()
+        if dial is not None:
+            dial.close()
     evaluated = envs[0]
-    if isinstance(evaluated, ReachEnv):
+    _set_level(envs, 1.0)
+    if isinstance(evaluated, ArmEnv):
         evaluated.without_perturbation()  # evaluated on the robot as it is described
-    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started)
+    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started, dial)
+
+
+def make_dial(config: TrainConfig, agent: Agent) -> AutoDial | None:
+    """What moves the agent's dial, if it is on `auto`."""
+    if config.field.form != "scale_free" or config.field.smoothness != "auto":
+        return None
+    return AutoDial(config.auto, agent, make_environments(config, 1)[0], config.steps, config.warmup_steps)
+
+
+def _set_level(envs: Sequence[Environment], level: float) -> None:
+    for env in envs:
+        if isinstance(env, ArmEnv):
+            env.task.difficulty = level
 
 
 def _start(
@@ -354,21 +392,25 @@ def _save(
     buffer: ReplayBuffer,
     noise: np.random.Generator,
     envs: Sequence[Environment],
-    numbers: dict[str, float],
+    dial: AutoDial | None,
+    numbers: dict[str, Any],
     more: dict[str, torch.Tensor],
 ) -> None:
     tensors, values = agent.state()
-    tensors |= more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
+    searched, search = ({}, None) if dial is None else dial.state()
+    tensors |= searched | more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
     save_checkpoint(
         path,
         tensors,
         {
             "agent": values,
+            "auto": search,
             **numbers,
             "config": describe(config),
             "noise": noise.bit_generator.state,
             "environments": [env.np_random.bit_generator.state for env in envs],
         },
+        keep_previous=True,
     )
 
 
@@ -379,21 +421,27 @@ def _restore(
     buffer: ReplayBuffer,
     noise: np.random.Generator,
     envs: Sequence[Environment],
+    curriculum: Curriculum,
+    dial: AutoDial | None,
 ) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
-    tensors, values = load_checkpoint(path)
-    ours, theirs = describe(config), dict(values["config"])
+    tensors, values = load_last_checkpoint(path, lambda text: _LOG.warning("qgf: warning: %s", text))
+    # A setting that an older version did not know had its default.
+    ours, theirs = describe(config), describe(TrainConfig()) | values["config"]
     for key in ours:
-        if key not in ("steps", "checkpoint_steps") and json.loads(json.dumps(ours[key])) != theirs.get(key):
+        if key not in ("steps", "checkpoint_steps") and json.dumps(ours[key]) != json.dumps(theirs[key]):
             raise QgfError(
-                f"{path}: was trained with {key} {theirs.get(key)}, not {ours[key]}; give the same settings "
+                f"{path}: was trained with {key} {theirs[key]}, not {ours[key]}; give the same settings "
                 "or --overwrite"
             )
     try:
         agent.restore(tensors, values["agent"])
         buffer.restore({k[len("buffer.") :]: v for k, v in tensors.items() if k.startswith("buffer.")})
         noise.bit_generator.state = values["noise"]
+        curriculum.restore(values.get("curriculum", curriculum.state()))
         for env, state in zip(envs, values["environments"], strict=True):
             env.np_random.bit_generator.state = state
+        if dial is not None:
+            dial.restore(tensors, values["auto"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error
     poses = tensors["poses"].numpy().copy()
