@@ -65,7 +65,8 @@ def check_nodes(golden: Path) -> Iterator[tuple[bool, str]]:
     children = [subprocess.Popen(command) for command in (
         [sys.executable, *ARM], [ROOT / "qgf", "run", "qgf_policy", "policy_node", "--ros-args", *words],
         [ROOT / "qgf", "run", "qgf_monitor", "monitor_node"])]
-    operator = Operator(int(os.environ["ROS_DOMAIN_ID"]))
+    # The robot as the bundle has it: the Panda's own URDF comes with PyBullet.
+    operator = Operator(int(os.environ["ROS_DOMAIN_ID"]), load_bundle(golden / "bundle.pt").manifest.robot)
     reports: list[SmoothnessReport] = []
     operator.node.create_subscription(SmoothnessReport, "/monitor_node/report", reports.append, 10)
     try:
