@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections import deque
@@ -24,7 +26,8 @@ from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
 from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
-from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
+from qgf_trainer.auto_dial import AutoDial
+from qgf_trainer.checkpoint import load_last_checkpoint, previous_of, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
 from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
@@ -33,15 +36,18 @@ from qgf_trainer.replay import ReplayBuffer
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
+_LOG = logging.getLogger("qgf")
 _STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
 _REPORT_EVERY = 1.0  # [s]
 _WRITTEN = (
     "checkpoint.safetensors",
+    "checkpoint.previous.safetensors",
     "bundle.pt",
     "policy.safetensors",
     "progress.csv",
     "evaluation.json",
     "config.json",
+    "dial.json",
 )
 
 
@@ -83,6 +89,7 @@ class Recorder:
         "field_consistency",
         "curvature",
         "field_scale",
+        "smoothness_dial",
         "temperature",
         "level",
     )
@@ -143,20 +150,24 @@ class Recorder:
         )
         if self._csv is not None and self._writer is not None and self._episodes:
             values = {k: v for k, v in dataclasses.asdict(progress).items() if k in self._COLUMNS} | latest
-            self._csv.writerow(
-                {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
-            )
-            self._stream.flush()
-            for name, value in values.items():
-                self._writer.add_scalar(f"train/{name}", value, step)
+            row = {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
+            try:
+                self._csv.writerow(row)
+                self._stream.flush()
+                for name, value in values.items():
+                    self._writer.add_scalar(f"train/{name}", value, step)
+            except OSError as error:  # a full disk must not cost the run
+                self._csv = None
+                _LOG.warning("qgf: warning: %s: the curves end here (%s)", self._stream.name, error.strerror)
         if self._report is not None:
             self._report(progress)
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
-            self._writer.close()
-            self._stream.close()
+            for file in (self._writer, self._stream):
+                with contextlib.suppress(OSError):  # what a full disk did not take was told already
+                    file.close()
 
 
 def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
@@ -221,6 +232,8 @@ class TrainingResult:
     interrupted: bool
     training_time: float
     """[s]"""
+    dial: AutoDial | None = None
+    """Of `smoothness: auto`."""
 
 
 def train(
@@ -254,10 +267,10 @@ def train(
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
     step, trained, observation_std, reward_std = 0, 0.0, torch.ones(n_obs), 1.0
     poses = np.full((len(envs), n_act), np.nan)  # where each arm's last success ended
-    curriculum = Curriculum(config.curriculum)
+    curriculum, dial = Curriculum(config.curriculum), make_dial(config, agent)
     path = None if folder is None else folder / "checkpoint.safetensors"
-    if resume and path is not None and path.exists():
-        resumed = _restore(path, config, agent, buffer, noise, envs, curriculum)
+    if resume and path is not None and (path.exists() or previous_of(path).exists()):
+        resumed = _restore(path, config, agent, buffer, noise, envs, curriculum, dial)
         step, trained, observation_std, reward_std, poses = resumed
     recorder = Recorder(config, folder, report, step)
     started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
@@ -279,7 +292,8 @@ def train(
                 before, period, following = step, period + 1, observations.copy()
                 for index in map(int, np.flatnonzero(running)):
                     following[index], reward, terminated, truncated, _ = envs[index].step(action[index])
-                    transition = (observations[index], action[index], reward, following[index], terminated)
+                    learned = config.reward_scale * reward
+                    transition = (observations[index], action[index], learned, following[index], terminated)
                     buffer.add(*transition, previous[index])
                     totals[index] += reward
                     actions[index].append(action[index])
@@ -309,20 +323,20 @@ def train(
                     if env.succeeded:
                         poses[index] = env.joint_position
             _check_finite(agent, step)
+            if dial is not None:
+                dial.after_episodes(step)
             stopping = should_stop()
             overdue = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
             if path is not None and (overdue or stopping or step >= config.steps):
-                _save(
-                    path,
-                    config,
-                    agent,
-                    buffer,
-                    noise,
-                    envs,
-                    {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std,
-                     "curriculum": curriculum.state()},
-                    {"observation_std": observation_std, "poses": torch.from_numpy(poses)},
-                )
+                numbers = {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std,
+                           "curriculum": curriculum.state()}
+                more = {"observation_std": observation_std, "poses": torch.from_numpy(poses)}
+                try:
+                    _save(path, config, agent, buffer, noise, envs, dial, numbers, more)
+                except QgfError as error:
+                    if stopping:
+                        raise  # nobody trains on: whoever stopped it has to know
+                    _LOG.warning("qgf: warning: %s; training goes on, the checkpoint before stays", error)
                 last_checkpoint = step
         ended = "interrupted" if stopping else "trained"
         latest = agent.latest | {"level": curriculum.level}
@@ -331,11 +345,20 @@ def train(
         recorder.close()
         for env in envs[1:]:
             env.close()
+        if dial is not None:
+            dial.close()
     evaluated = envs[0]
     _set_level(envs, 1.0)
     if isinstance(evaluated, ArmEnv):
         evaluated.without_perturbation()  # evaluated on the robot as it is described
-    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started)
+    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started, dial)
+
+
+def make_dial(config: TrainConfig, agent: Agent) -> AutoDial | None:
+    """What moves the agent's dial, if it is on `auto`."""
+    if config.field.form != "scale_free" or config.field.smoothness != "auto":
+        return None
+    return AutoDial(config.auto, agent, make_environments(config, 1)[0], config.steps, config.warmup_steps)
 
 
 def _set_level(envs: Sequence[Environment], level: float) -> None:
@@ -369,21 +392,25 @@ def _save(
     buffer: ReplayBuffer,
     noise: np.random.Generator,
     envs: Sequence[Environment],
+    dial: AutoDial | None,
     numbers: dict[str, Any],
     more: dict[str, torch.Tensor],
 ) -> None:
     tensors, values = agent.state()
-    tensors |= more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
+    searched, search = ({}, None) if dial is None else dial.state()
+    tensors |= searched | more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
     save_checkpoint(
         path,
         tensors,
         {
             "agent": values,
+            "auto": search,
             **numbers,
             "config": describe(config),
             "noise": noise.bit_generator.state,
             "environments": [env.np_random.bit_generator.state for env in envs],
         },
+        keep_previous=True,
     )
 
 
@@ -395,8 +422,9 @@ def _restore(
     noise: np.random.Generator,
     envs: Sequence[Environment],
     curriculum: Curriculum,
+    dial: AutoDial | None,
 ) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
-    tensors, values = load_checkpoint(path)
+    tensors, values = load_last_checkpoint(path, lambda text: _LOG.warning("qgf: warning: %s", text))
     # A setting that an older version did not know had its default.
     ours, theirs = describe(config), describe(TrainConfig()) | values["config"]
     for key in ours:
@@ -412,6 +440,8 @@ def _restore(
         curriculum.restore(values.get("curriculum", curriculum.state()))
         for env, state in zip(envs, values["environments"], strict=True):
             env.np_random.bit_generator.state = state
+        if dial is not None:
+            dial.restore(tensors, values["auto"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error
     poses = tensors["poses"].numpy().copy()
