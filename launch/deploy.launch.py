@@ -32,10 +32,9 @@ from qgf_launch.arguments import (
     typed,
 )
 from qgf_launch.bring_up import BringUp
+from qgf_launch.gazebo import controllers_of
 
 from launch import LaunchDescription
-from qgf_core.config import config_root
-from qgf_core.errors import QgfError
 from qgf_core.manifest import read_manifest
 from qgf_core.robot import load_robot
 from qgf_policy.parameters import PARAMETERS
@@ -88,10 +87,7 @@ def start(context):
 
 def spawned_first(robot, controller, actions):
     """The actions, once the robot's controller is active. :raises QgfError: none is described for it."""
-    path = config_root() / "controllers" / f"{robot}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise QgfError(f"controllers:=true: {path} is missing; write it after generic.yaml (there are: {known})")
+    path = controllers_of(robot)
     spawner = Node(package="controller_manager", executable="spawner", output="screen",
                    arguments=[controller, "--controller-manager", "controller_manager", "--param-file", str(path)])
 

@@ -18,8 +18,9 @@ from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -31,6 +32,7 @@ from qgf_trainer.goal import Reason, Run, arguments_of, folder_of, reason_of
 from qgf_trainer.hand_over import beats
 from qgf_trainer.process import TrainingProcess
 
+RCLError, UnknownROSArgsError = rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError
 FEEDBACK_PERIOD = 1.0
 """[s]"""
 LOOK = 0.1
@@ -149,7 +151,10 @@ class TrainerNode(Node):
             handle.succeed()
         else:
             handle.abort()
-        (self.get_logger().info if reason in ("TRAINED", "CANCELLED") else self.get_logger().error)(message)
+        if reason in ("TRAINED", "CANCELLED"):
+            self.get_logger().info(message)
+        else:
+            self.get_logger().error(message)
         return result
 
     def _tell(self, handle: ServerGoalHandle, run: Run, told: float) -> float:
@@ -213,10 +218,10 @@ def main() -> int:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
         node = TrainerNode()
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+    except (ParameterException, RCLError, UnknownROSArgsError) as error:
         print("qgf: error:", *str(error).split(), file=sys.stderr)
         rclpy.try_shutdown()
         return 2
