@@ -10,15 +10,12 @@ brings the arm to rest before it ends.
 
 from launch.actions import (
     DeclareLaunchArgument,
-    EmitEvent,
     GroupAction,
     LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
-    Shutdown,
 )
 from launch.event_handlers import OnProcessExit
-from launch.events import Shutdown as ShutdownEvent
 from launch_ros.actions import LifecycleNode, Node, PushRosNamespace
 from qgf_launch.arguments import (
     BOOLEAN,
@@ -31,7 +28,7 @@ from qgf_launch.arguments import (
     policy_arguments,
     typed,
 )
-from qgf_launch.bring_up import BringUp
+from qgf_launch.bring_up import BringUp, end_launch
 from qgf_launch.gazebo import controllers_of
 
 from launch import LaunchDescription
@@ -77,12 +74,14 @@ def start(context):
         parameters=[str(existing(context, "parameters")), given,
                     {"bundle": str(bundle), "autostart": False, "use_sim_time": sim_time}],
         respawn=respawn, respawn_delay=RESPAWN_DELAY,
-        on_exit=None if respawn else Shutdown(reason="policy_node has ended"))
-    actions = [BringUp(policy, autostart).handler(), policy]
+        on_exit=None if respawn else end_launch("policy_node has ended"))
+    namespace = PushRosNamespace(chosen(context, "namespace"))
+    actions = [GroupAction([namespace, BringUp(policy, autostart).handler(), policy])]
     if controllers:
         interface = given["command_interface"] or robot.command_interface
-        actions = spawned_first(robot.name, getattr(robot.topics, interface).partition("/")[0], actions)
-    return [GroupAction([PushRosNamespace(chosen(context, "namespace")), *actions])]
+        controller = getattr(robot.topics, interface).partition("/")[0]
+        return [GroupAction([namespace, *spawned_first(robot.name, controller, actions)])]
+    return actions
 
 
 def spawned_first(robot, controller, actions):
@@ -95,7 +94,7 @@ def spawned_first(robot, controller, actions):
         if event.returncode == 0:
             return actions
         reason = f"the controller manager did not take {controller}, as it says above"
-        return [LogInfo(msg=reason), EmitEvent(event=ShutdownEvent(reason=reason))]
+        return [LogInfo(msg=reason), end_launch(reason)]
 
     return [RegisterEventHandler(OnProcessExit(target_action=spawner, on_exit=ended)), spawner]
 

@@ -13,7 +13,6 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
-    Shutdown,
 )
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -29,6 +28,7 @@ from qgf_launch.arguments import (
     parameters_argument,
     policy_arguments,
 )
+from qgf_launch.bring_up import end_launch
 from qgf_launch.gazebo import FOLDER, gazebo_urdf
 
 from launch import LaunchDescription
@@ -39,7 +39,7 @@ NEEDED = ("ros_gz_sim", "ros_gz_bridge", "robot_state_publisher", "controller_ma
 ARGUMENTS = (
     *policy_arguments("gazebo"),
     DeclareLaunchArgument(
-        "world", default_value=str(config_root() / FOLDER / "world.sdf"), description="World to load (SDF)."),
+        "world", default_value=str(config_root() / FOLDER / "world.sdf"), description="World that Gazebo loads: an SDF file."),
     DeclareLaunchArgument(
         "headless", default_value="false", choices=BOOLEAN, description="Run Gazebo without its window."),
     DeclareLaunchArgument(
@@ -71,14 +71,14 @@ def start(context):
                      parameters=[{"robot_description": description, "use_sim_time": True}])
     bridge = Node(package="ros_gz_bridge", executable="parameter_bridge", name="clock_bridge", output="screen",
                   parameters=[{"config_file": str(config_root() / FOLDER / "bridge.yaml")}],
-                  on_exit=Shutdown(reason="the bridge of /clock has ended"))
+                  on_exit=end_launch("the bridge of /clock has ended"))
     arm = Node(package="ros_gz_sim", executable="create", output="screen",
                arguments=["-topic", "robot_description", "-name", "arm"])
     states = Node(package="controller_manager", executable="spawner", output="screen",
                   arguments=["joint_state_broadcaster", "--controller-manager", "controller_manager"])
-    return [GroupAction([
-        PushRosNamespace(namespace), gazebo, bridge, publisher,
-        RegisterEventHandler(OnProcessExit(target_action=arm, on_exit=[states])), arm])]
+    pushed = PushRosNamespace(namespace)
+    then = RegisterEventHandler(OnProcessExit(target_action=arm, on_exit=[GroupAction([pushed, states])]))
+    return [GroupAction([pushed, gazebo, bridge, publisher, then, arm])]
 
 
 def generate_launch_description() -> LaunchDescription:

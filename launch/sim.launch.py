@@ -7,7 +7,7 @@ The policy node is configured, and activated as soon as joint states arrive; it 
 /policy_node/goal.
 """
 
-from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node, PushRosNamespace
 from qgf_launch.arguments import (
@@ -21,6 +21,7 @@ from qgf_launch.arguments import (
     policy_arguments,
     typed,
 )
+from qgf_launch.bring_up import end_launch
 
 from launch import LaunchDescription
 
@@ -56,7 +57,7 @@ def start(context):
     """The simulated arm, by the arguments' values."""
     sim = Node(package="qgf_sim", executable="sim_node", name="sim_node", output="screen",
                parameters=[str(existing(context, "parameters")), typed(context, SIM)],
-               on_exit=Shutdown(reason="sim_node has ended"))
+               on_exit=end_launch("sim_node has ended"))
     return [GroupAction([PushRosNamespace(chosen(context, "namespace")), sim])]
 
 

@@ -8,7 +8,7 @@
 On Ctrl-C a training that runs saves a checkpoint; its goal with `resume: true` goes on from there.
 """
 
-from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch_ros.actions import Node, PushRosNamespace
 from qgf_launch.arguments import (
     BOOLEAN,
@@ -19,6 +19,7 @@ from qgf_launch.arguments import (
     parameters_argument,
     typed,
 )
+from qgf_launch.bring_up import end_launch
 
 from launch import LaunchDescription
 
@@ -43,7 +44,7 @@ def start(context):
     trainer = Node(
         package="qgf_trainer", executable="trainer_node", name="trainer_node", output="screen",
         parameters=[str(existing(context, "parameters")), typed(context, TRAINER)], respawn=respawn,
-        respawn_delay=1.0, on_exit=None if respawn else Shutdown(reason="trainer_node has ended"))
+        respawn_delay=1.0, on_exit=None if respawn else end_launch("trainer_node has ended"))
     return [GroupAction([PushRosNamespace(chosen(context, "namespace")), trainer])]
 
 

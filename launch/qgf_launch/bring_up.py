@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from launch.actions import RegisterEventHandler
+from launch.actions import OpaqueFunction, RegisterEventHandler
+from launch.actions import Shutdown as ShutdownAction
 from launch.event_handlers import OnProcessStart
 from launch.events import Shutdown
 from launch_ros.actions import LifecycleNode
@@ -21,10 +22,20 @@ from lifecycle_msgs.srv import ChangeState, GetState
 
 from launch import LaunchContext
 
+ANSWER = 20.0
+"""A node that takes longer to change its state [s] has died, or does not hear us: its state is looked at again."""
+STATE_ANSWER = 2.0
+"""The same for the question where it is [s]. A killed node is seen in the graph for twenty seconds more, and a request
+that only it could have heard is lost."""
 AGAIN = 1.0
 """Between two activations that are refused [s]; the policy node itself waits some seconds for the arm before it does."""
 LOOK = 0.1
 """The end of the launch is noticed within this time [s]."""
+
+
+def end_launch(reason: str) -> OpaqueFunction:
+    """Ends the launch, unless it ends already: launch_ros fails at the second time."""
+    return OpaqueFunction(function=lambda context: [] if context.is_shutdown else [ShutdownAction(reason=reason)])
 
 
 class BringUp:
@@ -50,33 +61,37 @@ class BringUp:
         context.add_completion_future(future)
 
     def _bring_up(self, context: LaunchContext, activate: bool, start: int) -> None:
-        if not self._change(context, Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_UNCONFIGURED):
-            if not context.is_shutdown and start == self._starts:
-                reason = f"{self._node.node_name} refuses its configuration, as it says above"
-                context.asyncio_loop.call_soon_threadsafe(
-                    lambda: context.emit_event_sync(Shutdown(reason=reason, due_to_sigint=False)))
-            return
-        while activate and not context.is_shutdown and start == self._starts:  # a node started since is another one
-            if self._state(context) != State.PRIMARY_STATE_INACTIVE:
-                return  # somebody else has taken over
-            if self._change(context, Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_INACTIVE):
-                return
-            _wait(context, threading.Event(), AGAIN)
+        def on() -> bool:
+            return not context.is_shutdown and start == self._starts  # a node that was started since is another one
+
+        wanted = Transition.TRANSITION_CONFIGURE
+        while on():
+            state = self._state(context)
+            if state == State.PRIMARY_STATE_UNCONFIGURED and wanted == Transition.TRANSITION_CONFIGURE:
+                if self._change(context, wanted) is False and on():
+                    reason = f"{self._node.node_name} refuses its configuration, as it says above"
+                    context.asyncio_loop.call_soon_threadsafe(lambda: context.emit_event_sync(Shutdown(reason=reason)))
+                    return
+            elif state == State.PRIMARY_STATE_INACTIVE and activate:
+                wanted = Transition.TRANSITION_ACTIVATE
+                if self._change(context, wanted):
+                    return
+                _wait(context, threading.Event(), AGAIN)
+            elif state != State.PRIMARY_STATE_UNKNOWN:
+                return  # it is where it shall be, or somebody else has taken over
 
     def _state(self, context: LaunchContext) -> int:
-        answer = self._call(context, GetState, "get_state", GetState.Request())
+        answer = self._call(context, GetState, "get_state", GetState.Request(), STATE_ANSWER)
         return State.PRIMARY_STATE_UNKNOWN if answer is None else answer.current_state.id
 
-    def _change(self, context: LaunchContext, transition: int, begin: int) -> bool:
-        """Whether the node is where the transition leads; it is asked for where the node is at its beginning."""
-        if self._state(context) != begin:
-            return transition == Transition.TRANSITION_CONFIGURE and not context.is_shutdown
+    def _change(self, context: LaunchContext, transition: int) -> bool | None:
+        """Whether the node has agreed; None where it does not answer."""
         request = ChangeState.Request(transition=Transition(id=transition))
-        answer = self._call(context, ChangeState, "change_state", request)
-        return answer is not None and answer.success
+        answer = self._call(context, ChangeState, "change_state", request, ANSWER)
+        return None if answer is None else bool(answer.success)
 
-    def _call(self, context: LaunchContext, kind: Any, name: str, request: Any) -> Any:
-        """The answer, or None where the launch ends before it comes."""
+    def _call(self, context: LaunchContext, kind: Any, name: str, request: Any, patience: float) -> Any:
+        """The answer, or None where there is none in time [s] or the launch ends before."""
         ros = get_ros_node(context)
         client = ros.create_client(kind, f"{self._node.node_name}/{name}")
         try:
@@ -85,16 +100,16 @@ class BringUp:
                     return None
             answered, future = threading.Event(), client.call_async(request)
             future.add_done_callback(lambda _: answered.set())
-            _wait(context, answered, None)
+            _wait(context, answered, patience)
             return future.result() if answered.is_set() else None
         finally:
             if not context.is_shutdown:
                 ros.destroy_client(client)
 
 
-def _wait(context: LaunchContext, event: threading.Event, duration: float | None) -> bool:
-    """Wait for an event, or for a while [s]. :returns: whether the launch ends."""
-    left = float("inf") if duration is None else duration
+def _wait(context: LaunchContext, event: threading.Event, duration: float) -> bool:
+    """Wait for an event, but for a while [s] at most. :returns: whether the launch ends."""
+    left = duration
     while left > 0.0 and not context.is_shutdown and not event.wait(min(LOOK, left)):
         left -= LOOK
     return context.is_shutdown

@@ -237,6 +237,8 @@ def main() -> int:
                 end = min(end, time.monotonic() + LAST_WORDS) if node.busy else 0.0
     except ExternalShutdownException:
         pass
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
     node.stop()
     executor.shutdown()
     node.destroy_node()

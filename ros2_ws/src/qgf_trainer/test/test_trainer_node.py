@@ -47,9 +47,6 @@ class Trainer:
         self.name = f"{namespace}/trainer_node"
         self.progress = []
         self.node.create_subscription(TrainProgress, f"{self.name}/progress", self.progress.append, 10)
-        self.start()
-
-    def start(self):
         self.process = subprocess.Popen(self._command, env=os.environ)
         self.action = ActionClient(self.node, TrainPolicy, f"{self.name}/train")
         self.until(self.action.server_is_ready, "trainer_node is discovered")
@@ -160,17 +157,18 @@ def test_cancelled_and_killed_with_its_node_it_ends_as_if_it_had_not_been(traine
     assert (folder / "checkpoint.safetensors").exists() and not trainer.trainings()
 
     told.clear()
-    trainer.send(goal(folder, resume=True), told)
-    trainer.until(lambda: told and told[-1][1].step > result.step, "it goes on")
-    (training,) = trainer.trainings()
-    trainer.process.kill()
-    trainer.process.wait()
+    victim = Trainer("/victim")
+    try:
+        victim.send(goal(folder, resume=True), told)
+        victim.until(lambda: told and told[-1][1].step > result.step, "it goes on")
+        (training,) = victim.trainings()
+        victim.process.kill()
+    finally:
+        assert victim.close() == -signal.SIGKILL
     # Nobody is left to ask it to: it notices itself, and saves.
-    _, alive = psutil.wait_procs([training], timeout=10)
+    _, alive = psutil.wait_procs([training], timeout=30)
     assert not alive and not (folder / "bundle.pt").exists()
 
-    trainer.action.destroy()
-    trainer.start()
     told.clear()
     result = trainer.finish(trainer.send(goal(folder, resume=True), told))
     assert result.success, result.message
