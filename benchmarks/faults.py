@@ -4,16 +4,16 @@ reaction is measured.
 
     ./qgf bench faults [--repetitions 20] [--only stale,nan] [--seed 0] [--json]
 
-Three processes: the policy node at 100 Hz, an arm that follows commands and fails on request, and this one, which hears
-all. A command is unsafe if it is not finite, beyond a velocity limit, or differs from the one before by more than the
-acceleration limit allows. Reaction: from the injection's taking effect (the arm's own stamp, or the moment of asking)
-until the node's first message that shows it. Exits with 1 if a command was unsafe, or a fault was missed or late.
+Three processes: the policy node at 100 Hz, an arm that follows commands and fails on request, and this one, which
+hears all; once by the steady clock, and for the faults of /clock once more with use_sim_time. A command is unsafe if
+it is not finite, beyond a velocity limit, or differs from the one before by more than the acceleration limit allows.
+Reaction: from the injection's taking effect (the arm's own stamp, or the moment of asking) until the node's first
+message that shows it. Exits with 1 if a command was unsafe, or a fault was missed or late.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import os
@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from fault_injection.arm import RATE, ROBOT, export
+from fault_injection.catalogue import FAULTS, GOAL_TIMEOUT, Fault
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -40,34 +41,20 @@ from tqdm import tqdm
 
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
 
-ARM = Path(__file__).with_name("fault_injection") / "arm.py"
+ARM, NODE = (Path(__file__).with_name("fault_injection") / name for name in ("arm.py", "raising_node.py"))
 
 
 # --------------------------------------------------------------------------------------------------- the operator
 
 
-@dataclasses.dataclass(frozen=True)
-class Fault:
-    """One row of the campaign."""
-
-    name: str
-    reaction: str
-    """As declared: "hold" and go on by itself, "end" the activation, "latch", "refuse" a goal, or "none"."""
-    within: float
-    """The reaction shows within this time [s] after the injection takes effect."""
-    words: str = ""
-    """In the fault that the node tells."""
-    lasts: float = 0.3
-    inject: Callable[[Campaign], float] | None = None
-    """Returns when it took effect (steady [s]); None: the arm does it under this name."""
-    mend: Callable[[Campaign], None] | None = None
-
-
 class Campaign:
-    """Hears everything, injects, and judges."""
+    """Hears everything, injects, and judges.
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, np.random.default_rng(seed)
+    :param simulated: the arm tells the time on /clock, and the node goes by it.
+    """
+
+    def __init__(self, folder: Path, seed: int, simulated: bool) -> None:
+        self.folder, self.random, self.simulated = folder, np.random.default_rng(seed), simulated
         self.bundle = folder / "bundle.pt"
         export(self.bundle)
         rclpy.init()
@@ -80,7 +67,7 @@ class Campaign:
         self.sent_bad = self.sent = 0
         deep = QoSProfile(depth=1000)
         subscribe = self.node.create_subscription
-        subscribe(PolicyCommand, "policy_node/command", lambda m: self.commands.append((time.monotonic(), m)), deep)
+        subscribe(PolicyCommand, "policy_node/command", self._on_command, deep)
         subscribe(PolicyStatus, "policy_node/status", lambda m: self.statuses.append((time.monotonic(), m)), deep)
         subscribe(String, "arm/injected", lambda m: self.injected.append(m.data), deep)
         subscribe(Float64MultiArray, ROBOT.topics.velocity, self._on_sent, deep)
@@ -88,14 +75,21 @@ class Campaign:
         self.request = self.node.create_publisher(String, "arm/fault", 10)
         self.estop_request = self.node.create_publisher(Bool, "policy_node/estop_request", 10)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
-        self.start("arm", [sys.executable, str(ARM)])
+        self.joint_position = ROBOT.home
+        self.start_arm(ROBOT.home)
         options = {"bundle": self.bundle, "autostart": "true", "saturation_time": "0.4", "ramp_duration": "0.1",
-                   "allow_controller_without_timeout": "true"}
+                   "allow_controller_without_timeout": "true", "goal_timeout": str(GOAL_TIMEOUT),
+                   "use_sim_time": str(simulated).lower()}
         parameters = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
-        program = "from qgf_policy.start import main; main()"
-        self.start("policy_node", [sys.executable, "-c", program, "--ros-args", *parameters])
+        self.failing = folder / "failing"
+        self.start("policy_node", [sys.executable, str(NODE), str(self.failing), "--ros-args", *parameters])
         self.far = False
         self.rival: Any = None
+
+    def start_arm(self, position: np.ndarray) -> None:
+        """An arm that stands at `position` (n,) [rad]."""
+        clock = ["--clock"] if self.simulated else []
+        self.start("arm", [sys.executable, str(ARM), *clock, "--position", json.dumps(position.tolist())])
 
     def start(self, name: str, command: list[str]) -> None:
         """A process whose output goes to a file."""
@@ -115,6 +109,11 @@ class Campaign:
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown()
+
+    def _on_command(self, message: PolicyCommand) -> None:
+        self.commands.append((time.monotonic(), message))
+        if message.observation:
+            self.joint_position = ROBOT.home + np.array(message.observation[:7], dtype=np.float64)
 
     def _on_sent(self, message: Float64MultiArray) -> None:
         self.sent += 1
@@ -187,6 +186,7 @@ class Campaign:
         """One repetition: detected, reaction time, unsafe commands, recovered."""
         self.bring_to_motion()
         self.listen(float(self.random.uniform(0.0, 0.2)))
+        self.last_status = self.statuses[-1][1]
         self.statuses.clear()
         kept = self.commands[-1:]
         self.commands[:] = kept
@@ -195,8 +195,7 @@ class Campaign:
             effect = fault.inject(self)
         else:
             self.injected.clear()
-            self.request.publish(String(data=f"{fault.name} {fault.lasts}"))
-            self.until(lambda: self.injected, "the injection")
+            self._ask_the_arm(f"{fault.name} {fault.lasts}")
             effect = 1e-9 * float(self.injected[-1].split()[1])
         reacted = self._reaction(fault, effect)
         self.listen(max(0.0, fault.lasts - (time.monotonic() - effect)) + 0.1)
@@ -216,11 +215,29 @@ class Campaign:
             "recovered": float(recovered),
         }
 
+    def _ask_the_arm(self, what: str) -> None:
+        """Until it is told that it was done: an arm that was started anew may not hear yet."""
+        asked = 0.0
+
+        def done() -> bool:
+            nonlocal asked
+            if time.monotonic() > asked + 1.0:
+                asked = time.monotonic()
+                self.request.publish(String(data=what))
+            return bool(self.injected)
+
+        self.until(done, "the injection")
+
     def _reaction(self, fault: Fault, effect: float) -> float | None:
         if fault.reaction == "none":
             self.listen(fault.within)
             quiet = all(m.mode == PolicyStatus.ACTIVE for _, m in self.statuses)
             return 0.0 if quiet and all(not m.fault for _, m in self.commands) else None
+        if fault.reaction == "tell":
+            counted = f"faults_{fault.name}"
+            before = getattr(self.last_status, counted)
+            self.until(lambda: self.statuses and getattr(self.statuses[-1][1], counted) > before, "the fault counted")
+            return self.statuses[-1][0] - effect
         end = max(effect, time.monotonic()) + 4.0 * fault.within + 2.0
         while time.monotonic() < end:
             for at, command in self.commands:
@@ -238,6 +255,7 @@ class Campaign:
             "hold": PolicyStatus.ACTIVE,
             "refuse": PolicyStatus.ACTIVE,
             "none": PolicyStatus.ACTIVE,
+            "tell": PolicyStatus.ACTIVE,
             "end": PolicyStatus.INACTIVE,
             "latch": PolicyStatus.ESTOPPED,
         }[fault.reaction]
@@ -261,100 +279,20 @@ class Campaign:
         return unsafe + int(np.sum(jumps & following))
 
 
-# ------------------------------------------------------------------------------------------------------ the faults
-
-
-def goal_at(x: float, y: float = 0.0, z: float = 0.4) -> Callable[[Campaign], float]:
-    """Sends this goal."""
-
-    def inject(campaign: Campaign) -> float:
-        campaign.send_goal(x, y, z)
-        return time.monotonic()
-
-    return inject
-
-
-def estop_by_topic(campaign: Campaign) -> float:
-    campaign.estop_request.publish(Bool(data=True))
-    return time.monotonic()
-
-
-def estop_by_service(campaign: Campaign) -> float:
-    began = time.monotonic()
-    campaign.call(Trigger, "estop")
-    return began
-
-
-def rival_comes(campaign: Campaign) -> float:
-    campaign.rival = campaign.node.create_publisher(Float64MultiArray, ROBOT.topics.velocity, 1)
-    return time.monotonic()
-
-
-def rival_goes(campaign: Campaign) -> None:
-    campaign.node.destroy_publisher(campaign.rival)
-
-
-def change_bundle(campaign: Campaign) -> float:
-    data = bytearray(campaign.bundle.read_bytes())
-    data[len(data) // 3] ^= 1
-    campaign.bundle.write_bytes(data)
-    return time.monotonic()
-
-
-def mend_bundle(campaign: Campaign) -> None:
-    data = bytearray(campaign.bundle.read_bytes())
-    data[len(data) // 3] ^= 1
-    campaign.bundle.write_bytes(data)
-    campaign.transition(Transition.TRANSITION_DEACTIVATE)
-    campaign.until(lambda: campaign.transition(Transition.TRANSITION_CLEANUP), "the clean-up")
-    campaign.until(lambda: campaign.transition(Transition.TRANSITION_CONFIGURE), "the configuration")
-    campaign.bring_to_motion()
-
-
-def starve(campaign: Campaign) -> float:
-    """The node is stopped and let go in turn: most of its deadlines pass by."""
-    began = time.monotonic()
-    child = campaign.children["policy_node"]
-    while time.monotonic() < began + 0.8:
-        child.send_signal(signal.SIGSTOP)
-        time.sleep(0.025)
-        child.send_signal(signal.SIGCONT)
-        campaign.listen(0.012)
-    return began
-
-
-def pause(campaign: Campaign) -> float:
-    """The node stands still for 2 s, and then finds the arm's latest states and its own last command in force."""
-    began = time.monotonic()
-    child = campaign.children["policy_node"]
-    child.send_signal(signal.SIGSTOP)
-    campaign.listen(2.0)
-    child.send_signal(signal.SIGCONT)
-    return began
-
-
-FAULTS = (
-    Fault("stale", "hold", 0.06, "ms old"),
-    Fault("missing_joint", "hold", 0.06, "ms old"),
-    Fault("stamps_back", "hold", 0.06, "ms old"),
-    Fault("stamps_ahead", "hold", 0.03, "ahead of this machine's clock"),
-    Fault("nan", "hold", 0.03, "not finite"),
-    Fault("infinite_velocity", "hold", 0.03, "not finite"),
-    Fault("named_twice", "hold", 0.03, "twice"),
-    Fault("lengths", "hold", 0.03, "8 names, 8 positions, 7 velocities"),
-    Fault("permute", "none", 0.4),
-    Fault("protective_stop", "end", 1.5, "from where its commands should have brought it", lasts=2.0),
-    Fault("non_finite_action", "hold", 0.05, "output is not finite", inject=goal_at(1.1)),
-    Fault("saturated_action", "end", 0.55, "for full speed", lasts=0.5, inject=goal_at(0.85)),
-    Fault("non_finite_goal", "refuse", 0.2, "not three finite numbers", inject=goal_at(math.nan)),
-    Fault("goal_outside", "refuse", 0.2, "outside the region", inject=goal_at(3.0)),
-    Fault("estop_topic", "latch", 0.05, "emergency stop", lasts=0.6, inject=estop_by_topic),
-    Fault("estop_service", "latch", 0.05, "emergency stop", lasts=0.6, inject=estop_by_service),
-    Fault("second_commander", "end", 0.5, "somebody else commands", lasts=1.0, inject=rival_comes, mend=rival_goes),
-    Fault("starved_node", "end", 1.2, "overrun or left out", lasts=1.5, inject=starve),
-    Fault("paused_node", "end", 2.5, "activate again", lasts=2.5, inject=pause),
-)
-"""Declared: what the node does, and by when [s]: its own periods, and 20 ms for transport and hearing."""
+def campaign(
+    faults: list[Fault], repetitions: int, seed: int, simulated: bool, rows: dict[str, list[dict[str, float]]]
+) -> tuple[int, bool]:
+    """Fills the rows; returns how many commands were heard, and whether the node crashed."""
+    with tempfile.TemporaryDirectory() as folder:
+        operator = Campaign(Path(folder), seed, simulated)
+        try:
+            operator.until(lambda: operator.mode() == PolicyStatus.HOLDING, "the policy node's start", 60.0)
+            for fault in tqdm([f for _ in range(repetitions) for f in faults], unit="fault", disable=None):
+                rows[fault.name].append(operator.run(fault))
+        finally:
+            operator.close()
+            log = (Path(folder) / "policy_node.log").read_text(errors="replace")
+    return operator.sent, "Traceback" in log
 
 
 def main() -> int:
@@ -373,17 +311,13 @@ def main() -> int:
         parser.error(f"unknown faults: {', '.join(unknown)}" if unknown else "--repetitions must be at least 1")
     faults = [fault for fault in FAULTS if fault.name in wanted]
     rows: dict[str, list[dict[str, float]]] = {fault.name: [] for fault in faults}
-    with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder), options.seed)
-        try:
-            campaign.until(lambda: campaign.mode() == PolicyStatus.HOLDING, "the policy node's start", 60.0)
-            for fault in tqdm([f for _ in range(options.repetitions) for f in faults], unit="fault", disable=None):
-                rows[fault.name].append(campaign.run(fault))
-        finally:
-            campaign.close()
-            log = (Path(folder) / "policy_node.log").read_text(errors="replace")
-    crashed = "Traceback" in log
-    flat: dict[str, float] = {"commands": float(campaign.sent), "node_crashed": float(crashed)}
+    sent, crashed = 0, False
+    for simulated in (False, True):
+        group = [fault for fault in faults if fault.simulated == simulated]
+        if group:
+            more, died = campaign(group, options.repetitions, options.seed, simulated, rows)
+            sent, crashed = sent + more, crashed or died
+    flat: dict[str, float] = {"commands": float(sent), "node_crashed": float(crashed)}
     for fault in faults:
         found = rows[fault.name]
         reactions = [row["reaction"] for row in found if not math.isnan(row["reaction"])]
@@ -407,7 +341,7 @@ def main() -> int:
                 f"{get['recovered']:18.0f}{get['worst_reaction_ms']:11.1f}{get['declared_ms']:9.0f}"
                 f"{get['unsafe_commands']:7.0f}"
             )
-        print(f"{campaign.sent} commands heard; the node {'CRASHED' if crashed else 'never crashed'}")
+        print(f"{sent} commands heard; the node {'CRASHED' if crashed else 'never crashed'}")
     good = not crashed and all(
         flat[f"{f.name}.detected"] == flat[f"{f.name}.recovered"] == flat[f"{f.name}.injected"]
         and flat[f"{f.name}.unsafe_commands"] == 0

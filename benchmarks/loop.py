@@ -211,7 +211,7 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
     from std_msgs.msg import Float64MultiArray
 
     from qgf_msgs.msg import PolicyCommand
-    from qgf_policy.conversions import array_message, nanoseconds, policy_command
+    from qgf_policy.conversions import ArrayCommand, CommandReport, nanoseconds
     from qgf_policy.joint_state import JointStateMerger
     from qgf_policy.runner import PolicyRunner
     from qgf_policy.settings import RunnerSettings
@@ -224,7 +224,8 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
     merger, stamps = JointStateMerger(robot, runner.state_limit), Stamps()
     commands = node.create_publisher(Float64MultiArray, robot.topics.velocity, 1)
     reports = node.create_publisher(PolicyCommand, "~/command", 100)
-    names, active = list(robot.joint_names), threading.Event()
+    array, report = ArrayCommand(), CommandReport("velocity", list(robot.joint_names), runner.control_period)
+    active = threading.Event()
 
     def on_state(m: JointState) -> None:
         stamp = nanoseconds(m.header.stamp)
@@ -240,11 +241,10 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
                 active.set()
             return
         command, _ = runner.step(state, now)
-        commands.publish(array_message(command.values))
+        commands.publish(array.fill(command.values))
         stamps.out.append(time.monotonic_ns())
         stamps.taken.append(now)
-        period, sent = runner.control_period, node.get_clock().now().nanoseconds
-        reports.publish(policy_command(command, "velocity", names, period, sent))
+        reports.publish(report.fill(command, node.get_clock().now().nanoseconds))
 
     node.create_subscription(JointState, "joint_states", on_state, qos_profile_sensor_data)
     node.create_timer(1.0 / rate, tick)

@@ -19,6 +19,8 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf train  --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/mine
   ./qgf evaluate runs/mine/bundle.pt --episodes 20 --json
   ./qgf preflight runs/mine/bundle.pt     checks a bundle and the live arm; commands nothing
+  ./qgf sign runs/mine/bundle.pt --key keys/lab.key    so that a robot knows who made it (keys: ./qgf keygen)
+  ./qgf verify runs/mine/bundle.pt --trusted-keys keys
   ./qgf dashboard               a window on a running policy: smoothness, spectra, timing, emergency stop
   ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true -p allow_controller_without_timeout:=true
   ./qgf geometry runs/mine --plot field.png

@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 DISCOVERY_LIMIT = 10.0  # [s]; discovery takes 0.1 s as a rule, at times 2 s
-LIBRARIES = ("numpy", "scipy", "torch", "pinocchio", "yaml", "pybullet", "gymnasium", "safetensors", "matplotlib")
+LIBRARIES = ("numpy", "scipy", "torch", "pinocchio", "yaml", "cryptography")
+TRAINING_LIBRARIES = ("pybullet", "gymnasium", "safetensors", "matplotlib")
 DISTRIBUTIONS = {"pinocchio": "pin", "yaml": "PyYAML"}  # names on the package index where they differ
 
 
@@ -56,7 +57,9 @@ def check_machine() -> Iterator[Finding]:
 
 
 def check_libraries() -> Iterator[Finding]:
-    for name in LIBRARIES:
+    scope = Path(sys.prefix) / ".qgf-scope"  # written by the set-up
+    for_robot = scope.exists() and scope.read_text().strip() == "robot"
+    for name in LIBRARIES + (() if for_robot else TRAINING_LIBRARIES):
         try:
             importlib.import_module(name)
             version = metadata.version(DISTRIBUTIONS.get(name, name))

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import argparse
 import array
+import json
 import math
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ import rclpy
 import torch
 from rclpy.callback_groups import CallbackGroup
 from rclpy.qos import qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 
@@ -95,10 +98,13 @@ def taken(subscription: Any) -> Any:
         yield message[0]
 
 
-def arm() -> None:
+def arm(start: np.ndarray, tells_time: bool) -> None:
     """Follows velocity commands at once and publishes its state; `arm/fault` names a fault and how long it lasts [s].
 
     When a fault takes effect it is told on `arm/injected`, by name and steady time [ns].
+
+    :param start: joint position (7,) [rad].
+    :param tells_time: publish /clock, at the pace of the steady clock, and stamp by it.
     """
     ask(RealtimeSettings(priority=40), 0)
     rclpy.init()
@@ -111,7 +117,9 @@ def arm() -> None:
     injected = node.create_publisher(String, "arm/injected", 10)
     states = node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
     names = ["finger", *ROBOT.joint_names]
-    position, velocity, fault, until = ROBOT.home.copy(), np.zeros(7), "", 0.0
+    clock = node.create_publisher(ClockMessage, "/clock", 10) if tells_time else None
+    simulated = 10**9
+    position, velocity, fault, until = start, np.zeros(7), "", 0.0
     pacer = Pacer(SteadyClock(), round(1e9 / STATE_RATE))
     while True:
         pacer.wait()
@@ -121,8 +129,13 @@ def arm() -> None:
             injected.publish(String(data=f"{fault} {time.monotonic_ns()}"))
             if fault == "home":
                 position, velocity = ROBOT.home.copy(), np.zeros(7)
+            elif fault == "clock_step":
+                simulated -= 10**9 // 2
         if time.monotonic() > until:
             fault = ""
+        if fault == "clock_stops":
+            continue
+        simulated += round(1e9 / STATE_RATE)
         for command in taken(commands):
             velocity = np.array(command.data)
         if fault == "protective_stop":
@@ -147,11 +160,17 @@ def arm() -> None:
         message.velocity = array.array("d", speeds[order].tolist())
         if fault == "lengths":
             message.velocity = message.velocity[:-1]
-        stamp = node.get_clock().now().nanoseconds
+        stamp = node.get_clock().now().nanoseconds if clock is None else simulated
         stamp += {"stamps_back": -(10**9), "stamps_ahead": 10**9}.get(fault, 0)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+        if clock is not None:
+            clock.publish(ClockMessage(clock=message.header.stamp))
         states.publish(message)
 
 
 if __name__ == "__main__":
-    arm()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--position", type=json.loads, default=ROBOT.home.tolist(), help="where it stands [rad]")
+    parser.add_argument("--clock", action="store_true", help="tell the time on /clock")
+    options = parser.parse_args()
+    arm(np.array(options.position), options.clock)

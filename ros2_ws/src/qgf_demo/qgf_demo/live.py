@@ -56,11 +56,22 @@ class LiveRun:
     plan: Plan
     domain: int
     gui: bool = False
+    engine: str = "pybullet"
+    """The arm's physics."""
+    perturb: str = ""
+    """How the arm differs from its description: a name in config/perturb."""
 
     def start_nodes(self, nursery: Nursery) -> list[Child]:
         """Start arm, policy and monitor."""
         parameters: Sequence[dict[str, object]] = (
-            {"robot": self.robot, "command_interface": "velocity", "gui": self.gui, "seed": self.trained.seed},
+            {
+                "robot": self.robot,
+                "command_interface": "velocity",
+                "gui": self.gui,
+                "seed": self.trained.seed,
+                "engine": self.engine,
+                "perturb": self.perturb,
+            },
             {
                 "robot": self.robot,
                 "bundle": str(self.trained.bundle.absolute()),

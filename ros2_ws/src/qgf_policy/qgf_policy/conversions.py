@@ -16,6 +16,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
 from qgf_policy.loop import GoalMessage, LoopReport
+from qgf_policy.references import ReferenceMessage
 from qgf_policy.runner import Vector
 from qgf_policy.status import Command, Counters, Mode
 from qgf_policy.timing import HISTOGRAM_EDGES, STAGES
@@ -45,14 +46,23 @@ def time_message(stamp: int) -> Time:
 
 def goal_message(message: PoseStamped, received: int) -> GoalMessage:
     """The goal in a pose; one without a stamp gets the time at which it was received [ns]."""
-    position = message.pose.position
+    position, turn = message.pose.position, message.pose.orientation
     stamp = nanoseconds(message.header.stamp) or received
-    return GoalMessage((position.x, position.y, position.z), message.header.frame_id, stamp)
+    return GoalMessage((position.x, position.y, position.z), message.header.frame_id, stamp,
+                       orientation=(turn.x, turn.y, turn.z, turn.w))
 
 
-def array_message(values: Vector) -> Float64MultiArray:
-    """A command for the forward_command_controllers."""
-    return Float64MultiArray(data=array.array("d", values.tolist()))
+def reference_message(message: JointTrajectory, now: int) -> ReferenceMessage:
+    """A trajectory that arrived at `now` [ns] on the clock of its stamp; without a stamp it begins then."""
+    stamp = nanoseconds(message.header.stamp)
+    return ReferenceMessage(
+        list(message.joint_names),
+        [int(p.time_from_start.sec) * 1_000_000_000 + int(p.time_from_start.nanosec) for p in message.points],
+        [list(p.positions) for p in message.points],
+        [list(p.velocities) for p in message.points],
+        stamp - now if stamp else 0,
+        stamp or now,
+    )
 
 
 def stamped_message(
@@ -74,23 +84,44 @@ def trajectory_message(values: Vector, joint_names: tuple[str, ...], horizon: in
     return JointTrajectory(joint_names=list(joint_names), points=[point])
 
 
-def policy_command(
-    command: Command, interface: str, joint_names: list[str], period: int, now: int
-) -> PolicyCommand:
-    """What was computed and sent in a control period [ns], at `now` [ns] on the node's clock."""
-    message = PolicyCommand(command_interface=interface, joint_names=joint_names, fault=command.reason)
-    message.header.stamp = time_message(now)
-    message.state_stamp, message.goal_stamp = (
-        time_message(command.state_stamp),
-        time_message(command.goal_stamp),
-    )
-    message.sequence, message.period = command.sequence, 1e-9 * period
-    if command.observation is not None:
-        message.observation = array.array("f", command.observation.tolist())
-    if command.raw_action is not None:
-        message.raw_action = array.array("f", command.raw_action.tolist())
-    message.command = array.array("d", command.values.tolist())
-    return message
+class ArrayCommand:
+    """A command for the forward_command_controllers; one message for all: to make one takes longer than to fill it."""
+
+    def __init__(self) -> None:
+        self._message = Float64MultiArray()
+
+    def fill(self, values: Vector) -> Float64MultiArray:
+        """The message, to be published before the next is asked for."""
+        self._message.data = array.array("d", values.tolist())
+        return self._message
+
+
+class CommandReport:
+    """What was computed and sent in a control period; one message for all periods, as in ArrayCommand.
+
+    :param interface: quantity that the commands carry.
+    :param joint_names: in the commands' order.
+    :param period: control period [ns].
+    """
+
+    def __init__(self, interface: str, joint_names: list[str], period: int) -> None:
+        self._message = PolicyCommand(command_interface=interface, joint_names=joint_names, period=1e-9 * period)
+
+    def fill(self, command: Command, now: int) -> PolicyCommand:
+        """The message at `now` [ns] on the node's clock, to be published before the next is asked for."""
+        message = self._message
+        for stamp, time in (
+            (message.header.stamp, now),
+            (message.state_stamp, command.state_stamp),
+            (message.goal_stamp, command.goal_stamp),
+        ):
+            stamp.sec, stamp.nanosec = divmod(time, 1_000_000_000)
+        message.sequence, message.fault = command.sequence, command.reason
+        observation, action = command.observation, command.raw_action
+        message.observation = array.array("f", () if observation is None else observation.tolist())
+        message.raw_action = array.array("f", () if action is None else action.tolist())
+        message.command = array.array("d", command.values.tolist())
+        return message
 
 
 @dataclasses.dataclass(frozen=True)

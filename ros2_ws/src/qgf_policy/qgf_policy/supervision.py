@@ -95,6 +95,8 @@ class Supervisor:
     :param saturation_time: longest time for which an action may stay saturated [s]; 0: not judged.
     :param space: of the tool point.
     :param home_limit: furthest that a joint may be from home at the start [rad]; 0: not judged.
+    :param going_on: for how long a controller that hears nothing more goes on with the last command [s]; by default
+        until the next command was due.
     """
 
     def __init__(
@@ -109,13 +111,14 @@ class Supervisor:
         saturation_time: float,
         space: Space,
         home_limit: float = 0.0,
+        going_on: float = 0.0,
     ) -> None:
         self._robot, self._kinematics, self._space = robot, kinematics, space
         self._tracking = Tracking(robot, period, forgetting)
         self._limit, self._saturation_time = tracking_limit, saturation_time
         self._home_limit = home_limit
         self._control_period = control_period
-        self._going_on = period + robot.drive.latency + robot.drive.time_constant
+        self._going_on = max(period, going_on) + robot.drive.latency + robot.drive.time_constant
         self._confined = space.workspace is not None or bool(space.keep_out)
         self._saturated = np.zeros(len(robot.joints), dtype=np.int64)
 

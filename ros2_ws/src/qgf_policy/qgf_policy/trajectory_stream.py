@@ -25,6 +25,11 @@ ROUNDING = 1e-9
 """Allowed where two steps are compared [rad]."""
 
 
+def horizon_of(period: int) -> int:
+    """When a point is due after it was sent [ns], for commands that are `period` [ns] apart."""
+    return max(HORIZON_PERIODS * period, SHORTEST_HORIZON)
+
+
 class TrajectoryStream:
     """Turns the commands of consecutive periods into points that lie ahead of them.
 
@@ -33,7 +38,7 @@ class TrajectoryStream:
     """
 
     def __init__(self, robot: RobotSpec, period: int) -> None:
-        self.horizon = max(HORIZON_PERIODS * period, SHORTEST_HORIZON)
+        self.horizon = horizon_of(period)
         """When a point is due after it was sent [ns]."""
         self._ahead = self.horizon / period - 1.0  # a command is due in one period by itself
         self._lower, self._upper, self._signs = robot.position_lower, robot.position_upper, robot.signs

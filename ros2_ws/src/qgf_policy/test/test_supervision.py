@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 
 from qgf_core.errors import ConfigError, StateError
-from qgf_core.robot import Box, load_robot
+from qgf_core.kinematics import Kinematics
+from qgf_core.limiter import stop_distance
+from qgf_core.robot import Box, load_robot, read_urdf, strip_meshes
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.status import Mode
-from qgf_policy.supervision import FORGETTING_TIME, Space, Tracking
+from qgf_policy.supervision import FORGETTING_TIME, Space, Supervisor, Tracking
+from qgf_policy.trajectory_stream import TrajectoryStream
 
 PANDA = load_robot("panda")
+
+
+def rig_kinematics():
+    return Kinematics(strip_meshes(read_urdf(PANDA)), PANDA.joint_names, PANDA.tool)
 
 
 def drive(latency, time_constant):
@@ -134,6 +141,38 @@ def test_the_tool_never_leaves_its_workspace_nor_enters_a_keep_out_box(rig):
         if r.runner.counters.faults_workspace:
             assert "the tool would come to" in r.runner.status().fault
     assert ended > 20, "the box is small: most of these leave it"
+
+
+def test_a_controller_that_goes_on_by_itself_for_longer_is_stopped_earlier():
+    """By hand: after v (going_on + latency + lag) and the stop, the first joint has turned so far."""
+    kinematics, drive = rig_kinematics(), PANDA.drive
+    velocity = np.array([0.5, 0, 0, 0, 0, 0, 0])
+
+    def tool_after(seconds):
+        turned = 0.5 * (seconds + drive.latency + drive.time_constant)
+        turned += stop_distance(velocity, np.zeros(7), PANDA.acceleration_limit, PANDA.jerk_limit)[0]
+        return kinematics.tool_position(PANDA.home + np.array([turned, 0, 0, 0, 0, 0, 0]))
+
+    between = float(0.5 * (tool_after(0.01) + tool_after(0.06))[1])  # the arm turns towards y
+    assert tool_after(0.06)[1] - tool_after(0.01)[1] > 0.005
+    space = Space(Box((-2.0, -2.0, -2.0), (2.0, between, 2.0)))
+
+    def judged(**further):
+        supervisor = Supervisor(PANDA, kinematics, period=0.01, control_period=0.02, forgetting=False,
+                                tracking_limit=0.0, saturation_time=0.0, space=space, **further)
+        return supervisor.judge_motion(PANDA.home, velocity)
+
+    assert judged() is None
+    assert judged(going_on=0.06).kind == "workspace"
+
+
+def test_trajectory_points_are_judged_by_their_horizon(rig, monkeypatch):
+    given = {}
+    monkeypatch.setattr("qgf_policy.runner.Supervisor", lambda *a, **k: given.update(k))
+    rig(0.1, command_interface="joint_trajectory", command_rate=100.0)
+    assert given["going_on"] == pytest.approx(1e-9 * TrajectoryStream(PANDA, 10_000_000).horizon) == pytest.approx(0.03)
+    rig(0.1, command_interface="position", command_rate=100.0)
+    assert given["going_on"] == 0.0
 
 
 def test_a_start_outside_the_space_is_refused(rig):

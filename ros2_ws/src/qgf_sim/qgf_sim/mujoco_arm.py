@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.errors import RobotError
-from qgf_core.robot import RobotSpec
-from qgf_sim.engine import PAYLOAD_LINK, POSITION_GAIN, PhysicsSpec, SimulatedArm, urdf_with_payload
+from qgf_core.robot import RobotSpec, read_urdf
+from qgf_sim.engine import PAYLOAD_LINK, POSITION_GAIN, PhysicsSpec, SimulatedArm, massive_links, urdf_with_payload
 
 Vector = NDArray[np.float64]
 # Links stay apart, so that masses can be changed; inertias are taken as they stand.
@@ -47,7 +47,9 @@ class MuJoCoArm(SimulatedArm):
         self._limit = np.where(model.jnt_actfrclimited, model.jnt_actfrcrange[:, 1], _UNKNOWN_EFFORT)
         self._payload = model.body(PAYLOAD_LINK).id
         self._mass, self._inertia = model.body_mass.copy(), model.body_inertia.copy()
+        self._centre, self._massive = model.body_ipos.copy(), massive_links(read_urdf(robot))
         self._data = mujoco.MjData(model)
+        self._outside = np.zeros(model.nv)
         self._demand: tuple[Vector, Vector | None] = (np.zeros(len(driven)), None)
         self._set_physics(PhysicsSpec(joint_damping=robot.drive.joint_damping))
         self.reset(robot.home)
@@ -62,10 +64,19 @@ class MuJoCoArm(SimulatedArm):
         model.opt.gravity[:] = physics.gravity
         model.dof_damping[:] = physics.joint_damping
         model.body_mass[:] = physics.mass_factor * self._mass
-        model.body_inertia[:] = physics.mass_factor * self._inertia
+        model.body_inertia[:] = physics.mass_factor * physics.inertia_factor * self._inertia
+        model.body_ipos[:] = self._centre
+        for link, shift in zip(self._massive, physics.centre_of_mass, strict=False):
+            body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, link)
+            if body > 0:  # the root link is part of the world, whose mass moves nothing
+                model.body_ipos[body] += shift
         model.body_mass[self._payload] = physics.payload
         self._limit[self._v] = physics.effort_factor * self.robot.effort_limit
         mujoco.mj_setConst(model, self._data)
+
+    def _apply_force(self, link: str, force: Vector) -> None:
+        body = self._model.body(link).id
+        mujoco.mj_applyFT(self._model, self._data, force, np.zeros(3), self._data.xpos[body], body, self._outside)
 
     def _drive_velocity(self, velocity: Vector, period: float) -> None:
         self._demand = velocity, None
@@ -87,10 +98,11 @@ class MuJoCoArm(SimulatedArm):
         # MuJoCo's step: (M + h D) (v' - v) = h (tau - bias - D v); tau for v' = target:
         force = np.zeros(model.nv)
         mujoco.mj_mulM(model, data, force, (target - data.qvel) / period)
-        force += data.qfrc_bias + model.dof_damping * target
+        force += data.qfrc_bias + model.dof_damping * target - self._outside
         if torque is not None:
             force[self._v] = torque
-        data.qfrc_applied[:] = np.clip(force, -self._limit, self._limit)
+        data.qfrc_applied[:] = np.clip(force, -self._limit, self._limit) + self._outside
+        self._outside[:] = 0.0
         mujoco.mj_step2(model, data)
 
     def state(self) -> tuple[Vector, Vector]:

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
@@ -56,6 +57,9 @@ class _NodeSettings:
     gui: bool = dataclasses.field(default=False, metadata={"description": "Show the physics in a window."})
     publish_clock: bool = dataclasses.field(default=False, metadata={
         "description": "Publish simulated time on /clock, for nodes with use_sim_time, and stamp the states with it."})
+    gripper_publisher: bool = dataclasses.field(default=False, metadata={
+        "description": "Tell of the joints that the policy does not move, such as fingers, in messages of their own by "
+                       "a second publisher, as the drivers of grippers do."})
 
 
 class SimNode(Node):
@@ -69,7 +73,7 @@ class SimNode(Node):
         self.double = RobotDouble(robot, double_settings, settings.gui)
         self._steady = SteadyClock()
         self._loop = RealTimeLoop(self.double, self._steady, self._publish,
-                                  lambda message: self._send(self._states, message))
+                                  self._publish_states)
         self._declare_faults()
 
         overridable = QoSOverridingOptions.with_default_policies()
@@ -77,6 +81,9 @@ class SimNode(Node):
         # This one is reliable too, but deeper, so that a recorder loses nothing, and sends no old state to latecomers.
         self._states = self.create_publisher(JointState, robot.topics.joint_states, QoSProfile(depth=10),
                                              qos_overriding_options=overridable)
+        self._gripper_states = None
+        if settings.gripper_publisher:
+            self._gripper_states = self.create_publisher(JointState, robot.topics.joint_states, QoSProfile(depth=10))
         self._truth = self.create_publisher(JointState, "~/ground_truth", QoSProfile(depth=100),
                                             qos_overriding_options=overridable)
         self._clock_topic = None
@@ -147,6 +154,16 @@ class SimNode(Node):
             self._clock_topic.publish(Clock(clock=Time(nanoseconds=stamp).to_msg()))
         self._send(self._truth, StateMessage(stamp, self.double.joint_names, *truth))
         return stamp
+
+    def _publish_states(self, state: StateMessage) -> None:
+        if self._gripper_states is None:
+            self._send(self._states, state)
+            return
+        arms = np.isin(state.names, self.double.robot.joint_names)
+        for publisher, chosen in ((self._states, arms), (self._gripper_states, ~arms)):
+            if chosen.any():
+                names = tuple(name for name, wanted in zip(state.names, chosen, strict=True) if wanted)
+                self._send(publisher, StateMessage(state.stamp, names, state.position[chosen], state.velocity[chosen]))
 
     @staticmethod
     def _send(publisher: Publisher, state: StateMessage) -> None:

@@ -174,6 +174,56 @@ def test_states_come_at_their_rate_complete_noisy_and_with_the_truth_beside(arm,
     ros.until(lambda: float(panda.latest("real_time_factor")) == 1.0, what="a real-time factor of 1")
 
 
+def test_a_gripper_may_have_a_publisher_of_its_own(arm, ros):
+    panda = arm(gripper_publisher="true")
+    assert ros.count_publishers(f"{panda.namespace}/joint_states") == 2
+    ros.until(lambda: len(panda.states) > 50, what="states of both")
+    assert {tuple(message.name) for message in panda.states} == {PANDA.joint_names, tuple(FINGERS)}
+    kinds = [len(message.name) for message in panda.states]
+    assert abs(kinds.count(7) - kinds.count(2)) <= 1
+    for message in panda.states:
+        assert len(message.position) == len(message.velocity) == len(message.name)
+        assert (np.abs(message.position) > 0.05).any() == (len(message.name) == 7), "only fingers stand at zero"
+
+
+def test_a_camera_shows_the_arm_where_it_is(arm, start, ros):
+    """Against the renderer itself; nothing before the whole arm is known, nor a picture that was never asked for."""
+    from sensor_msgs.msg import Image
+
+    from qgf_sim.camera import Camera
+
+    panda, images = arm(position_noise=0.0), []
+    start("-m", "qgf_sim.camera_node", "--ros-args", "-r", f"__ns:={panda.namespace}", "-p", "rate:=10.0",
+          "-p", "width:=160", "-p", "height:=120")
+    topic = f"{panda.namespace}/camera_node/image"
+    subscription = ros.create_subscription(Image, topic, images.append, 2)
+    ros.until(lambda: images, what="a picture")
+
+    def shown(message):
+        assert (message.encoding, message.width, message.height, message.step) == ("rgb8", 160, 120, 480)
+        return np.frombuffer(message.data, dtype=np.uint8).reshape(120, 160, 3).astype(int)
+
+    with Camera(PANDA) as camera:
+        at_home = camera.image(PANDA.home, 160, 120).astype(int)
+        assert np.abs(shown(images[-1]) - at_home).mean() < 1.0
+        panda.drive([0.8, 0, 0, 0, 0, 0, 0], 0.8)
+        panda.drive(np.zeros(7), 0.5)
+        images.clear()
+        ros.until(lambda: len(images) > 1, what="a later picture")
+        assert np.abs(at_home - shown(images[-1])).mean() > 2.0, "it has turned"
+        # The loop of the arm goes on while it is drawn; the picture is of a moment ago.
+        assert np.abs(shown(images[-1]) - camera.image(panda.position(), 160, 120).astype(int)).mean() < 1.0
+    ros.destroy_subscription(subscription)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("robot:=nobody", "nobody"), ("rate:=-1.0", "rate"), ("width:=3", "16")])
+def test_a_camera_with_wrong_settings_says_so_in_one_line(start, wrong, said):
+    camera = start("-m", "qgf_sim.camera_node", "--ros-args", "-p", wrong)
+    assert camera.wait(20.0) == 2
+    errors = [line for line in camera.text().splitlines() if line.startswith("qgf: error")]
+    assert len(errors) == 1 and said in errors[0] and "Traceback" not in camera.text()
+
+
 def test_a_velocity_command_moves_only_its_joint_and_with_its_sign(arm):
     panda = arm()
     for sign in (1.0, -1.0):

@@ -16,14 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from qgf_core.errors import QgfError
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_trainer.agent import Agent
 from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe
+from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.replay import ReplayBuffer
 
-Environment = ReachEnv | GymnasiumTask
+Environment = ArmEnv | GymnasiumTask
 
 
 @dataclasses.dataclass
@@ -54,6 +55,7 @@ class ResumePoint:
         agent: Agent,
         noise: np.random.Generator,
         envs: Sequence[Environment],
+        curriculum: Curriculum,
         progressed: Progressed,
     ) -> None:
         tensors, values = agent.state()
@@ -69,6 +71,7 @@ class ResumePoint:
             "reward_std": progressed.reward_std,
             "config": describe(config),
             "noise": noise.bit_generator.state,
+            "curriculum": copy.deepcopy(curriculum.state()),
             "environments": [env.np_random.bit_generator.state for env in envs],
         }
 
@@ -85,20 +88,22 @@ def restore(
     buffer: ReplayBuffer,
     noise: np.random.Generator,
     envs: Sequence[Environment],
+    curriculum: Curriculum,
 ) -> Progressed:
     """Go on from a checkpoint. :raises QgfError: it is damaged, does not fit, or was trained with other settings."""
     tensors, values = load_checkpoint(path)
-    ours, theirs = describe(config), dict(values["config"])
+    # A setting that an older version did not know had its default.
+    ours, theirs = describe(config), describe(TrainConfig()) | values["config"]
     for key in ours:
-        if key not in ("steps", "checkpoint_steps") and json.loads(json.dumps(ours[key])) != theirs.get(key):
+        if key not in ("steps", "checkpoint_steps") and json.dumps(ours[key]) != json.dumps(theirs[key]):
             raise QgfError(
-                f"{path}: was trained with {key} {theirs.get(key)}, not {ours[key]}; give the same settings "
-                "or --overwrite"
+                f"{path}: was trained with {key} {theirs[key]}, not {ours[key]}; give the same settings or --overwrite"
             )
     try:
         agent.restore(tensors, values["agent"])
         buffer.restore({k[len("buffer.") :]: v for k, v in tensors.items() if k.startswith("buffer.")})
         noise.bit_generator.state = values["noise"]
+        curriculum.restore(values.get("curriculum", curriculum.state()))
         for env, state in zip(envs, values["environments"], strict=True):
             env.np_random.bit_generator.state = state
         return Progressed(

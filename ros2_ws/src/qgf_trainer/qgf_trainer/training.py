@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from qgf_core import smoothness
 from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
-from qgf_sim.reach import load_reach
+from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
 from qgf_trainer.config import TrainConfig, is_arm_task, learning_rate_factor
+from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.replay import ReplayBuffer
@@ -84,6 +85,7 @@ class Recorder:
         "curvature",
         "field_scale",
         "temperature",
+        "level",
     )
 
     def __init__(
@@ -202,9 +204,9 @@ def make_environments(config: TrainConfig, number: int) -> Sequence[Environment]
     """The task's environments, all alike. :raises QgfError: unknown robot or task, a missing library."""
     if not is_arm_task(config.task):
         return [GymnasiumTask(config.task) for _ in range(number)]
-    robot, task = load_robot(config.robot), load_reach(config.task)
+    robot, task = load_robot(config.robot), load_task(config.task)
     perturbation = load_perturbation(config.perturb) if config.perturb else None
-    return [ReachEnv(robot, task, perturbation=perturbation) for _ in range(number)]
+    return [ArmEnv(robot, task, perturbation=perturbation) for _ in range(number)]
 
 
 def make_agent(config: TrainConfig, n_obs: int, n_act: int) -> Agent:
@@ -258,9 +260,10 @@ def train(
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
     begin = Progressed(0, 0.0, torch.ones(n_obs), 1.0, np.full((len(envs), n_act), np.nan))
+    curriculum = Curriculum(config.curriculum)
     path, last_checkpoint = None if folder is None else folder / "checkpoint.safetensors", -1
     if resume and path is not None and path.exists():
-        begin = restore(path, config, agent, buffer, noise, envs)
+        begin = restore(path, config, agent, buffer, noise, envs, curriculum)
         last_checkpoint = begin.step
     step, observation_std, reward_std, poses = begin.step, begin.observation_std, begin.reward_std, begin.poses
     recorder = Recorder(config, folder, report, step, time_limit)
@@ -272,13 +275,15 @@ def train(
 
     def here() -> ResumePoint:
         trained = time.monotonic() - started
-        return ResumePoint(config, agent, noise, envs, Progressed(step, trained, observation_std, reward_std, poses))
+        progressed = Progressed(step, trained, observation_std, reward_std, poses)
+        return ResumePoint(config, agent, noise, envs, curriculum, progressed)
 
     try:
         while step < config.steps and not (stopping or late):
             if path is not None and time.monotonic() - noted >= _POINT_EVERY:
                 point, noted = here(), time.monotonic()
                 buffer.mark()
+            _set_level(envs, curriculum.level)
             observations = np.stack([_start(env, poses[i], noise, config) for i, env in enumerate(envs)])
             totals, actions, period = np.zeros(len(envs)), [[] for _ in envs], 0  # type: ignore[var-annotated]
             held, previous = np.zeros((len(envs), n_act), np.float32), observations
@@ -315,7 +320,7 @@ def train(
                 recorder.step(
                     step,
                     agent.updates - first_update,
-                    agent.latest,
+                    agent.latest | {"level": curriculum.level},
                     "warmup" if step < config.warmup_steps else "training",
                 )
             if path is not None and point is not None and stopping:
@@ -325,27 +330,36 @@ def train(
                     point.save(path, buffer)
                 break
             for index, env in enumerate(envs):
-                success = float(env.succeeded) if isinstance(env, ReachEnv) else float("nan")
+                success = float(env.succeeded) if isinstance(env, ArmEnv) else float("nan")
                 recorder.episode(float(totals[index]), success, np.array(actions[index]))
-                if isinstance(env, ReachEnv) and env.succeeded:
-                    poses[index] = env.joint_position
+                if isinstance(env, ArmEnv):
+                    curriculum.add(env.succeeded)
+                    if env.succeeded:
+                        poses[index] = env.joint_position
             _check_finite(agent, step)
             stopping, late = should_stop(), time.monotonic() - begun >= time_limit
             overdue = config.checkpoint_steps > 0 and step - max(last_checkpoint, begin.step) >= config.checkpoint_steps
             if path is not None and (overdue or stopping or late or step >= config.steps):
                 here().save(path, buffer)
                 last_checkpoint = step
-        recorder.step(
-            step, agent.updates - first_update, agent.latest, "interrupted" if stopping else "trained", force=True
-        )
+        ended = "interrupted" if stopping else "trained"
+        latest = agent.latest | {"level": curriculum.level}
+        recorder.step(step, agent.updates - first_update, latest, ended, force=True)
     finally:
         recorder.close()
         for env in envs[1:]:
             env.close()
     evaluated = envs[0]
-    if isinstance(evaluated, ReachEnv):
+    _set_level(envs, 1.0)
+    if isinstance(evaluated, ArmEnv):
         evaluated.without_perturbation()  # evaluated on the robot as it is described
     return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started)
+
+
+def _set_level(envs: Sequence[Environment], level: float) -> None:
+    for env in envs:
+        if isinstance(env, ArmEnv):
+            env.task.difficulty = level
 
 
 def _start(

@@ -2,6 +2,7 @@
 """Goals of the training action without ROS: command line, standing, reasons; and when one policy beats another."""
 
 import dataclasses
+import itertools
 import math
 import types
 
@@ -23,7 +24,7 @@ def goal(**changes):
 def test_the_command_line_of_a_goal(tmp_path):
     given = goal(overrides="learner: {hidden: [16, 16]}\nwarmup_steps: 600\n", resume=True, minutes=0.5)
     words = arguments_of(given, tmp_path)
-    pairs = dict(zip(words, words[1:], strict=False))
+    pairs = dict(itertools.pairwise(words))
     assert pairs["--algo"] == "td3" and pairs["--steps"] == "1200" and pairs["--seed"] == "3"
     assert pairs["--out"] == str(tmp_path) and pairs["--minutes"] == "0.5" and "--resume" in words
     assert {words[i + 1] for i, word in enumerate(words) if word == "--override"} == {
