@@ -39,7 +39,8 @@ NEEDED = ("ros_gz_sim", "ros_gz_bridge", "robot_state_publisher", "controller_ma
 ARGUMENTS = (
     *policy_arguments("gazebo"),
     DeclareLaunchArgument(
-        "world", default_value=str(config_root() / FOLDER / "world.sdf"), description="World that Gazebo loads: an SDF file."),
+        "world", default_value=str(config_root() / FOLDER / "world.sdf"),
+        description="World that Gazebo loads: an SDF file."),
     DeclareLaunchArgument(
         "headless", default_value="false", choices=BOOLEAN, description="Run Gazebo without its window."),
     DeclareLaunchArgument(

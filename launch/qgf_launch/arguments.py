@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launch arguments: their defaults come from config/nodes, the meaning of a parameter from where the node declares it."""
+"""Launch arguments: their defaults come from config/nodes, what a parameter means from where its node declares it."""
 
 from __future__ import annotations
 

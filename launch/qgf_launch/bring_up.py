@@ -28,7 +28,7 @@ STATE_ANSWER = 2.0
 """The same for the question where it is [s]. A killed node is seen in the graph for twenty seconds more, and a request
 that only it could have heard is lost."""
 AGAIN = 1.0
-"""Between two activations that are refused [s]; the policy node itself waits some seconds for the arm before it does."""
+"""Between two activations that are refused [s]; the policy node itself waits some seconds for the arm before."""
 LOOK = 0.1
 """The end of the launch is noticed within this time [s]."""
 
@@ -69,8 +69,8 @@ class BringUp:
             state = self._state(context)
             if state == State.PRIMARY_STATE_UNCONFIGURED and wanted == Transition.TRANSITION_CONFIGURE:
                 if self._change(context, wanted) is False and on():
-                    reason = f"{self._node.node_name} refuses its configuration, as it says above"
-                    context.asyncio_loop.call_soon_threadsafe(lambda: context.emit_event_sync(Shutdown(reason=reason)))
+                    event = Shutdown(reason=f"{self._node.node_name} refuses its configuration, as it says above")
+                    context.asyncio_loop.call_soon_threadsafe(context.emit_event_sync, event)
                     return
             elif state == State.PRIMARY_STATE_INACTIVE and activate:
                 wanted = Transition.TRANSITION_ACTIVATE

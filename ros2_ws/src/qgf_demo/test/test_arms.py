@@ -129,7 +129,7 @@ def test_a_joint_counted_the_other_way_round_is_refused(tmp_path):
     text = find_config("robots", "ur5e").read_text(encoding="utf-8")
     path = tmp_path / "mirrored.yaml"
     path.write_text(text.replace("home: -0.25,", "home: -0.25, sign: -1,"), encoding="utf-8")
-    with pytest.raises(QgfError, match="'shoulder_pan_joint'.*sign -1"):
+    with pytest.raises(QgfError, match=r"'shoulder_pan_joint'.*sign -1"):
         gazebo_urdf(str(path))
 
 
