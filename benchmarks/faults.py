@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
 
-ARM = Path(__file__).with_name("fault_injection") / "arm.py"
+ARM, NODE = (Path(__file__).with_name("fault_injection") / name for name in ("arm.py", "raising_node.py"))
 
 
 # --------------------------------------------------------------------------------------------------- the operator
@@ -81,8 +81,8 @@ class Campaign:
                    "allow_controller_without_timeout": "true", "goal_timeout": str(GOAL_TIMEOUT),
                    "use_sim_time": str(simulated).lower()}
         parameters = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
-        program = "from qgf_policy.start import main; main()"
-        self.start("policy_node", [sys.executable, "-c", program, "--ros-args", *parameters])
+        self.failing = folder / "failing"
+        self.start("policy_node", [sys.executable, str(NODE), str(self.failing), "--ros-args", *parameters])
         self.far = False
         self.rival: Any = None
 

@@ -24,7 +24,7 @@ import pybullet
 
 from qgf_core.errors import QgfError
 from qgf_sim.arm import PyBulletArm
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
 
 _ROUNDS = 5
@@ -42,7 +42,7 @@ def rate(work: Callable[[int], None], seconds: float, clock: Callable[[], float]
 class Bare:
     """The same arm at the same settings, stepped by the engine alone."""
 
-    def __init__(self, env: ReachEnv) -> None:
+    def __init__(self, env: ArmEnv) -> None:
         self._arm = PyBulletArm(env.robot, env.config.physics_rate, payload=True)
         self._substeps = env.config.substeps
         self._arm.step(0.3 * env.robot.policy_velocity)
@@ -58,7 +58,7 @@ class Complete:
     """The environment with random held actions, episode after episode."""
 
     def __init__(self, robot: str, perturb: str) -> None:
-        self.env = ReachEnv(robot, perturbation=load_perturbation(perturb) if perturb else None)
+        self.env = ArmEnv(robot, perturbation=load_perturbation(perturb) if perturb else None)
         self.env.reset(seed=0)
         self._random, self._step = np.random.default_rng(0), 0
         self._action = np.zeros(len(self.env.robot.joints), np.float32)

@@ -19,6 +19,8 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf train  --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/mine
   ./qgf evaluate runs/mine/bundle.pt --episodes 20 --json
   ./qgf preflight runs/mine/bundle.pt     checks a bundle and the live arm; commands nothing
+  ./qgf sign runs/mine/bundle.pt --key keys/lab.key    so that a robot knows who made it (keys: ./qgf keygen)
+  ./qgf verify runs/mine/bundle.pt --trusted-keys keys
   ./qgf dashboard               a window on a running policy: smoothness, spectra, timing, emergency stop
   ./qgf run qgf_policy policy_node --ros-args -p bundle:=runs/mine/bundle.pt -p autostart:=true -p allow_controller_without_timeout:=true
   ./qgf geometry runs/mine --plot field.png
@@ -30,7 +32,12 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf setup                   makes or updates the environment: .venv and the built workspace
   ./qgf build                   builds the workspace again after a change of messages or package files
   eval "$(./qgf env)"           enters the environment in this shell: python, ROS libraries, workspace
+  ./qgf install-check           proves a robot's set-up (./qgf setup --robot-only) by work, in a clean folder
+  ./qgf audit                   pins, licences and known vulnerabilities of the dependencies
+  ./qgf keystore DIR            keys and permissions of a secured graph (SROS2), least rights for every node
   ./qgf doctor                  looks for what may be wrong on this machine, with remedies
+  ./qgf docs                    builds the documentation: site/index.html
+  source <(./qgf completion bash)    completes ./qgf in your shell (or zsh)
   ./qgf help COMMAND            more on one command (also ./qgf COMMAND --help)
 
 Every command sets up what is missing. A sourced ROS 2 Jazzy or Kilted is used; otherwise ROS comes as Python wheels.

@@ -8,10 +8,17 @@
 ENVIRONMENT_ORIGIN="$VENV/.qgf-origin" # ROS mode, ROS prefix and checkout that the environment was begun for
 PACKAGES_STAMP="$VENV/.qgf-packages"
 WORKSPACE_STAMP="$INSTALL/.qgf-workspace"
+SCOPE_FILE="$VENV/.qgf-scope" # "robot" where this checkout is for a robot's computer, else "full"
+
+ROBOT_PACKAGES="qgf_msgs qgf_core qgf_policy qgf_monitor qgf_bringup"
+# What a robot's computer can do; all else needs the simulator, the trainer or the tools of development.
+ROBOT_COMMANDS="setup build env doctor run preflight keygen sign verify keystore audit"
 
 # Brings everything up to date; silent and quick where it is already.
 ensure_setup() {
     stamps
+    [[ $SCOPE == full || " $ROBOT_COMMANDS " == *" $COMMAND "* ]] ||
+        die "'$COMMAND' needs the simulator and the trainer, and this checkout is set up for a robot's computer; ./qgf setup --full adds them"
     if is_current; then return; fi
     refuse_lost_distribution
     [[ $ROOT != *:* ]] || die "the path $ROOT holds a colon, which search paths cannot hold; move the checkout"
@@ -53,7 +60,11 @@ python_folder() {
 # Computes the stamps that the present state asks for. Python sources are not part of them: the build links to them.
 stamps() {
     local platform listing
+    SCOPE=full
+    [[ ! -r $SCOPE_FILE ]] || SCOPE=$(<"$SCOPE_FILE")
+    SCOPE=${WANTED_SCOPE:-$SCOPE}
     platform="$ROS_MODE $ROS_PREFIX $ROOT"
+    [[ $SCOPE == full ]] || platform+=" $SCOPE"
     PACKAGES_WANTED="$platform $(cd "$ROOT" && sha256sum requirements/*.txt scripts/mend_ros_wheels.py | sha256sum)"
     listing=$(
         cd "$ROOT" || exit
@@ -157,8 +168,9 @@ make_environment() {
             die_with_log "$PYTHON could not make a virtual environment in $VENV"
         printf '%s\n' "$origin" >"$ENVIRONMENT_ORIGIN"
     fi
+    printf '%s\n' "$SCOPE" >"$SCOPE_FILE"
     use_environment base
-    build_pybullet_wheel
+    [[ $SCOPE == robot ]] || build_pybullet_wheel
     install_python_packages
     if [[ $ROS_MODE == wheels ]]; then
         logged "CMake files of the ROS wheels" 1 "$VENV/bin/python" "$ROOT/scripts/mend_ros_wheels.py" ||
@@ -192,7 +204,8 @@ build_pybullet_wheel() {
 }
 
 install_python_packages() {
-    local files=(build robot train gui dev) arguments=() options name
+    local files=(build robot train gui dev) what="torch, pybullet, ROS wheels: 2.3 GB" arguments=() options name
+    [[ $SCOPE == full ]] || files=(build robot) what="torch, ROS wheels: 1.3 GB"
     if [[ $ROS_MODE == wheels ]]; then
         files+=(ros numpy)
     else
@@ -205,7 +218,7 @@ install_python_packages() {
     for name in "${files[@]}"; do arguments+=(--requirement "$ROOT/requirements/$name.txt"); done
     mapfile -d '' options < <(pip_options)
     # One command for all: torch would otherwise bring a setuptools that colcon cannot use.
-    logged "Python packages (torch, pybullet, ROS wheels: 2.3 GB)" 60 \
+    logged "Python packages ($what)" 60 \
         "$VENV/bin/python" -m pip install "${options[@]}" "${arguments[@]}" || pip_failed "the Python packages could not be installed"
 }
 
@@ -223,7 +236,7 @@ pip_failed() {
 # ---------------------------------------------------------------------------------------------- workspace
 
 build_workspace() {
-    local platform="$WORKSPACE/build/.qgf-platform" from
+    local platform="$WORKSPACE/build/.qgf-platform" from selection=()
     from="$ROS_MODE $ROS_PREFIX $ROOT $("$VENV/bin/python" -c 'import sys; print(sys.version)') $(cat "$ROOT"/requirements/{ros,build}.txt | sha256sum)"
     # CMake's caches hold absolute paths and versions: another platform starts over.
     if [[ ! -r $platform || $(<"$platform") != "$from" ]]; then
@@ -233,10 +246,12 @@ build_workspace() {
     fi
     rm -f "$WORKSPACE_STAMP"
     use_environment base
+    # shellcheck disable=SC2206  # a list of names
+    [[ $SCOPE == full ]] || selection=(--packages-select $ROBOT_PACKAGES)
     (
         cd "$WORKSPACE"
         logged "workspace" 20 "$VENV/bin/python" -m colcon --log-base log build --base-paths src --build-base build \
-            --install-base install --symlink-install --merge-install --event-handlers console_cohesion+ \
+            --install-base install --symlink-install --merge-install --event-handlers console_cohesion+ "${selection[@]}" \
             --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$VENV/bin/python" --no-warn-unused-cli
     ) || die_with_log "the workspace could not be built; the reason stands above and in $LOG"
     mend_first_lines

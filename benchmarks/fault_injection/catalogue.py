@@ -72,6 +72,15 @@ def rival_goes(campaign: Campaign) -> None:
     campaign.node.destroy_publisher(campaign.rival)
 
 
+def model_fails(campaign: Campaign) -> float:
+    campaign.failing.touch()
+    return time.monotonic()
+
+
+def model_works(campaign: Campaign) -> None:
+    campaign.failing.unlink()
+
+
 def flip_a_bit(campaign: Campaign) -> float:
     data = bytearray(campaign.bundle.read_bytes())
     data[len(data) // 3] ^= 1
@@ -143,6 +152,7 @@ FAULTS = (
     Fault("permute", "none", 0.4),
     Fault("protective_stop", "end", 1.5, "from where its commands should have brought it", lasts=2.0),
     Fault("non_finite_action", "hold", 0.05, "output is not finite", inject=goal_at(1.1)),
+    Fault("model_exception", "hold", 0.05, "running the policy failed", inject=model_fails, mend=model_works),
     Fault("saturated_action", "end", 0.55, "for full speed", lasts=0.5, inject=goal_at(0.85)),
     Fault("non_finite_goal", "refuse", 0.2, "not three finite numbers", inject=goal_at(math.nan)),
     Fault("goal_outside", "refuse", 0.2, "outside the region", inject=goal_at(3.0)),

@@ -19,9 +19,9 @@ from qgf_core.bundle import load_bundle
 from qgf_core.errors import QgfError
 from qgf_core.files import write_atomic
 from qgf_core.robot import load_robot
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import Distribution, Perturbation
-from qgf_sim.reach import load_reach
+from qgf_sim.tasks import load_task
 from qgf_trainer.comparison import Cell, claim_folder, method_arguments, run_grid
 from qgf_trainer.config import is_arm_task
 from qgf_trainer.evaluation import Policy, judge, load_evaluation, run_any_episode, run_episode
@@ -74,18 +74,19 @@ def judged(cell: Cell, folder: Path, episodes: int, variant: str = "as trained")
 
 def _judge_arm(folder: Path, episodes: int, variant: str) -> dict[str, float | list[float]]:
     bundle = load_bundle(folder / "bundle.pt")
-    task, robot = load_reach(bundle.manifest.task), load_robot(bundle.manifest.robot.name)
+    task, robot = load_task(bundle.manifest.task), load_robot(bundle.manifest.robot.name)
     late = Perturbation(delay=Distribution(fixed=1.0 / task.control_rate)) if variant == "delay" else None
-    env = ReachEnv(robot, task, perturbation=late)
+    env = ArmEnv(robot, task, perturbation=late)
     policy = LowPass(bundle.act) if variant == "filter" else bundle.act
     runs = []
     for i in range(episodes):
         if isinstance(policy, LowPass):
             policy.restart()
         runs.append(run_episode(env, policy, FIRST_SEED + i))
-    env.close()
     config = load_evaluation("reach")
-    figures: dict[str, float | list[float]] = dict(judge(runs, task.control_rate, task.goal_tolerance, config))
+    told = judge(runs, task.control_rate, env.task.tolerance, config, env.task.error_figure)
+    env.close()
+    figures: dict[str, float | list[float]] = dict(told)
     return figures | {"returns": [run.reward for run in runs]}
 
 

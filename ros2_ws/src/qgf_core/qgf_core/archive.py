@@ -3,15 +3,18 @@
 
 The file is the zip archive that `torch.jit.save` writes, with `extra/manifest.json`, `extra/probes.json` and
 `extra/robot.urdf` as entries. The archive comment holds the SHA-256 of all bytes before it: torch checks no CRC, so
-that a flipped bit would change the policy without a word.
+that a flipped bit would change the policy without a word. Beside it may stand an Ed25519 signature over the same bytes,
+with the public key that it was made with (`qgf_core.signing`).
 
-A seal proves that nothing was damaged, not that its maker was honest; and two programs may read one zip file
-differently (torch finds entries in either case of letters, prefers a legacy format where it finds `model.json`, ...).
-So only archives that can be read in one way are accepted: entries of known names, and one consistent directory.
+A seal proves that nothing was damaged, a signature who made it, neither that its maker was honest; and two programs may
+read one zip file differently (torch finds entries in either case of letters, prefers a legacy format where it finds
+`model.json`, ...). So only archives that can be read in one way are accepted: entries of known names, and one
+consistent directory.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import re
@@ -19,6 +22,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from qgf_core.errors import BundleError
@@ -38,7 +42,9 @@ _END_RECORD = struct.Struct("<4s4H2LH")
 _END64_RECORD = struct.Struct("<4sQ2H2L4Q")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _SEAL = b"qgf-bundle-1 sha256="
+_COMMENT = re.compile(rb"qgf-bundle-1 sha256=([0-9a-f]{64})(?: key=([0-9a-f]{64}) ed25519=([0-9a-f]{128}))?")
 _SEAL_LENGTH = len(_SEAL) + 64
+_SIGNED_LENGTH = _SEAL_LENGTH + len(" key=") + 64 + len(" ed25519=") + 128
 _FLAGS = 0x808  # names in UTF-8, sizes after the data: what torch writes
 
 _TEXT_ENTRY = re.compile(r"extra/(manifest\.json|probes\.json|robot\.urdf)")
@@ -63,18 +69,55 @@ def read_archive(path: str | Path) -> bytes:
         raise BundleError(f"{path!r}: cannot be read ({error}); check the path") from error
 
 
-def seal(archive: bytes) -> bytes:
+@dataclasses.dataclass(frozen=True)
+class Seal:
+    """What the comment of an archive says, its SHA-256 found right; the signature is not judged here."""
+
+    length: int
+    """Of the bytes before the comment, which SHA-256 and signature are of."""
+    key: bytes = b""
+    """Public key (32 bytes) that the signature claims; empty in an unsigned bundle."""
+    signature: bytes = b""
+
+
+def seal(archive: bytes, sign: Callable[[bytes], tuple[bytes, bytes]] | None = None) -> bytes:
     """A zip archive with the SHA-256 of its bytes, end record included, as its comment.
 
+    :param sign: gives the public key (32 bytes) and the signature (64 bytes) of these bytes; None: unsigned.
     :raises BundleError: not a zip archive without a comment.
     """
     start = len(archive) - _END_RECORD.size
     if start < 0 or archive[start:start + 4] != b"PK\x05\x06":
         raise BundleError("archive: no zip end record; it must be what torch.jit.save wrote")
     fields = list(_END_RECORD.unpack(archive[start:]))
-    fields[-1] = _SEAL_LENGTH
+    fields[-1] = _SEAL_LENGTH if sign is None else _SIGNED_LENGTH
     head = archive[:start] + _END_RECORD.pack(*fields)
-    return head + _SEAL + hashlib.sha256(head).hexdigest().encode()
+    sealed = head + _SEAL + hashlib.sha256(head).hexdigest().encode()
+    if sign is None:
+        return sealed
+    key, signature = sign(head)
+    return sealed + f" key={key.hex()} ed25519={signature.hex()}".encode()
+
+
+def unseal(data: bytes, path: object) -> bytes:
+    """The archive as it was before `seal`, to be sealed anew. :raises BundleError: no bundle."""
+    return data[:read_seal(data, path).length - 2] + b"\0\0"  # a comment of no length
+
+
+def read_seal(data: bytes, path: object) -> Seal:
+    """The seal of a bundle's bytes. :raises BundleError: none, or the bytes before it are not what was sealed."""
+    for length in (_SEAL_LENGTH, _SIGNED_LENGTH):
+        start = len(data) - length
+        found = _COMMENT.fullmatch(data, start) if start >= _END_RECORD.size else None
+        if found is not None:
+            break
+    else:
+        raise BundleError(f"{path}: not a QGF bundle, or cut short; copy or export it again")
+    if hashlib.sha256(data[:start]).hexdigest().encode() != found[1]:
+        raise BundleError(f"{path}: its SHA-256 does not match: it was changed or damaged; copy or export it again")
+    if found[2] is None:
+        return Seal(start)
+    return Seal(start, bytes.fromhex(found[2].decode()), bytes.fromhex(found[3].decode()))
 
 
 def open_sealed(data: bytes, path: object) -> dict[str, str]:
@@ -83,11 +126,7 @@ def open_sealed(data: bytes, path: object) -> dict[str, str]:
     :param path: for messages.
     :raises BundleError: anything else.
     """
-    start = len(data) - _SEAL_LENGTH
-    if start < _END_RECORD.size or not data[start:].startswith(_SEAL):
-        raise BundleError(f"{path}: not a QGF bundle, or cut short; copy or export it again")
-    if hashlib.sha256(data[:start]).hexdigest().encode() != data[start + len(_SEAL):]:
-        raise BundleError(f"{path}: its SHA-256 does not match: it was changed or damaged; copy or export it again")
+    start = read_seal(data, path).length
     directory = _find_directory(data, start - _END_RECORD.size, path)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -102,7 +141,8 @@ def _find_directory(data: bytes, end: int, path: object) -> int:
     """Offset of the directory. :raises BundleError: the end record at `end` does not describe what stands before it."""
     magic, disk, start_disk, here, entries, size, offset, comment = _END_RECORD.unpack_from(data, end)
     directory_end = offset + size
-    good = magic == b"PK\x05\x06" and disk == start_disk == 0 and here == entries and comment == _SEAL_LENGTH
+    good = (magic == b"PK\x05\x06" and disk == start_disk == 0 and here == entries
+            and comment == len(data) - end - _END_RECORD.size)
     if good and directory_end + _END64_RECORD.size + _END64_LOCATOR.size == end:
         record = _END64_RECORD.unpack_from(data, directory_end)
         locator = _END64_LOCATOR.unpack_from(data, directory_end + _END64_RECORD.size)

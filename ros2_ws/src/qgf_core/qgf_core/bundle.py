@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from qgf_core.archive import open_sealed, read_archive, seal
 from qgf_core.errors import BundleError, QgfError
 from qgf_core.files import write_atomic
 from qgf_core.manifest import Manifest, parse_manifest, read_manifest
+from qgf_core.signing import check_signature
 
 __all__ = ["Bundle", "load_bundle", "read_manifest", "save_bundle", "seal"]
 
@@ -45,6 +47,8 @@ class Bundle:
     module: torch.jit.ScriptModule
     observation_size: int
     action_size: int
+    signer: str = ""
+    """Who signed it; empty if nobody has."""
 
     def act(self, observation: ArrayLike) -> NDArray[np.float32]:
         """The deterministic action (n_act,) in [-1, 1] for a raw observation (n_obs,) or (1, n_obs).
@@ -95,15 +99,17 @@ def save_bundle(path: str | Path, module: torch.nn.Module, manifest: Manifest, p
     return hashlib.sha256(sealed).hexdigest()
 
 
-def load_bundle(path: str | Path) -> Bundle:
-    """Verify and load a policy: hash, archive, operators, manifest, then golden probes.
+def load_bundle(path: str | Path, trusted: Mapping[bytes, str] | None = None) -> Bundle:
+    """Verify and load a policy: hash, signature, archive, operators, manifest, then golden probes.
 
+    :param trusted: keys one of which must have signed it (`qgf_core.signing`); None: an unsigned one will do.
     :raises BundleError: any defect; the message names the file, the defect and the remedy.
     """
-    return _load(read_archive(path), path)
+    return _load(read_archive(path), path, trusted)
 
 
-def _load(data: bytes, path: str | Path) -> Bundle:
+def _load(data: bytes, path: str | Path, trusted: Mapping[bytes, str] | None = None) -> Bundle:
+    signer = check_signature(data, path, trusted)
     texts = open_sealed(data, path)
     manifest = parse_manifest(texts["manifest.json"], texts["robot.urdf"], path)
     try:
@@ -116,7 +122,8 @@ def _load(data: bytes, path: str | Path) -> Bundle:
     except _TORCH_ERRORS as error:
         raise BundleError(f"{path}: torch cannot load it ({_reason(error)}); "
                           f"export it again with torch {torch.__version__}") from error
-    bundle = Bundle(manifest, hashlib.sha256(data).hexdigest(), module, observation_size, len(manifest.robot.joints))
+    bundle = Bundle(manifest, hashlib.sha256(data).hexdigest(), module, observation_size, len(manifest.robot.joints),
+                    signer)
     _replay_probes(bundle, texts["probes.json"], path)
     return bundle
 

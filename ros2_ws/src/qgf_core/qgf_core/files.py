@@ -10,9 +10,10 @@ from pathlib import Path
 from qgf_core.errors import QgfError
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write `data` to `path` by a temporary file beside it, fsync and rename: the old file or the new, never a mix.
 
+    :param mode: of the file; it is the owner's alone until it is whole, so that a secret is never readable by others.
     :raises QgfError: the disk is full or the folder cannot be written; nothing is left behind.
     """
     path = Path(path)
@@ -24,7 +25,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
         temporary = None
     except OSError as error:

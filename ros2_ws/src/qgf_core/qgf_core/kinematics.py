@@ -10,7 +10,7 @@ import pinocchio
 from numpy.typing import NDArray
 
 from qgf_core.errors import RobotError
-from qgf_core.robot import ToolSpec
+from qgf_core.robot import ToolSpec, parse_urdf
 
 
 class Kinematics:
@@ -23,6 +23,7 @@ class Kinematics:
     """
 
     def __init__(self, urdf_text: str, joint_names: Sequence[str], tool: ToolSpec) -> None:
+        parse_urdf(urdf_text, "URDF")  # pinocchio's reader writes pages to stderr where the XML is broken
         try:
             full = pinocchio.buildModelFromXML(urdf_text)
         except (ValueError, RuntimeError) as error:
@@ -64,8 +65,17 @@ class Kinematics:
         placement = pinocchio.updateFramePlacement(self._model, self._data, self._frame)
         return np.asarray(placement.rotation @ self._offset + placement.translation)
 
+    def tool_pose(self, position: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Tool point (3,) [m] and the tool link's rotation matrix (3, 3), both in the base frame."""
+        point = self.tool_position(position)
+        return point, np.array(self._data.oMf[self._frame].rotation)
+
     def tool_jacobian(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
         """d tool_position / d joint_position (3, n) [m/rad]."""
+        return self.tool_pose_jacobian(position)[:3]
+
+    def tool_pose_jacobian(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same (6, n), with the tool's angular velocity in the base frame [rad/rad] below."""
         q = self._configuration(position)
         jacobian = pinocchio.computeFrameJacobian(self._model, self._data, q, self._frame,
                                                   pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED)
@@ -73,4 +83,18 @@ class Kinematics:
         lever = self._data.oMf[self._frame].rotation @ self._offset
         # The point moves with the frame's linear velocity plus omega x lever.
         columns = jacobian[:3] + np.cross(jacobian[3:].T, lever).T
-        return np.asarray(columns[:, self._v_index])
+        return np.vstack([columns, jacobian[3:]])[:, self._v_index]
+
+    def mass_matrix(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Joint-space inertia (n, n) [kg m^2] by the URDF's masses."""
+        matrix = pinocchio.crba(self._model, self._data, self._configuration(position))
+        upper = np.triu(matrix)
+        return np.asarray((upper + np.triu(upper, 1).T)[np.ix_(self._v_index, self._v_index)])
+
+    def torque(
+        self, position: NDArray[np.float64], velocity: NDArray[np.float64], acceleration: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Joint torques (n,) [N m] of that motion against inertia and gravity (0, 0, -9.81), by the URDF's masses."""
+        v, a = np.zeros(self._model.nv), np.zeros(self._model.nv)
+        v[self._v_index], a[self._v_index] = velocity, acceleration
+        return np.asarray(pinocchio.rnea(self._model, self._data, self._configuration(position), v, a)[self._v_index])

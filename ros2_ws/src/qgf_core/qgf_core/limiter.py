@@ -84,6 +84,11 @@ class Limiter:
         self._trailing = self._v.copy()  # velocity of an arm that follows with the response time as its lag
 
     @property
+    def position(self) -> Vector:
+        """Of the last command (n,) [rad]."""
+        return self._p.copy()
+
+    @property
     def velocity(self) -> Vector:
         """Of the last command (n,) [rad/s]."""
         return self._v.copy()

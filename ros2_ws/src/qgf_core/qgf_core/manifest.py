@@ -16,13 +16,37 @@ from qgf_core.archive import open_sealed, read_archive
 from qgf_core.baseline import Baseline
 from qgf_core.config import from_mapping, to_mapping
 from qgf_core.errors import BundleError, ConfigError
+from qgf_core.interpolator import interpolation_lag, substeps_of
 from qgf_core.kinematics import Kinematics
 from qgf_core.limiter import Limiter
-from qgf_core.observation import UNITS, ObservationBuilder, ObservationTerm
+from qgf_core.observation import UNITS, Aim, ObservationBuilder, ObservationTerm, aim_of
 from qgf_core.robot import Box, RobotSpec, strip_meshes
+from qgf_core.rotation import Vector, angle_between, unit_quaternion
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 knew joint_velocity actions without posture and tool positions as goals only; such bundles are read as
+they are."""
+_READABLE = (1, 2)
 URDF_IN_BUNDLE = "robot.urdf"
+
+
+@dataclasses.dataclass(frozen=True)
+class OrientationRegion:
+    """Tool orientations round a middle one."""
+
+    centre: tuple[float, float, float, float]
+    """Quaternion x y z w in the base frame."""
+    spread: float
+    """Greatest angle away from it [rad]."""
+
+    def __post_init__(self) -> None:
+        unit_quaternion(self.centre)
+        if not 0.0 <= self.spread <= np.pi:
+            raise ValueError(f"orientation spread {self.spread} rad lies outside 0 .. pi")
+
+    def contains(self, quaternion: Vector, tolerance: float = 0.0) -> bool:
+        """Whether an orientation (4,) is no further from the middle one, but for a tolerance [rad]."""
+        return angle_between(quaternion, self.centre) <= self.spread + tolerance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +61,8 @@ class Manifest:
     """Inference rate that the policy was trained at [Hz]."""
     delay_range: tuple[float, float]
     """Smallest and largest command delay trained on [s]."""
-    goal_region: Box
-    """Goals trained on; others are refused."""
+    goal_region: Box | None
+    """Goals trained on; others are refused. None for a policy that follows a reference."""
     training: dict[str, Any]
     """Algorithm, losses, seeds, steps, versions."""
     evaluation: dict[str, Any]
@@ -46,9 +70,16 @@ class Manifest:
     baseline: dict[str, Baseline] = dataclasses.field(default_factory=dict)
     """How smooth the policy was in that evaluation, by signal ("raw_action", "command", "joint_position",
     "joint_velocity") and joint; empty in bundles that do not tell."""
+    goal_orientation: OrientationRegion | None = None
+    """Orientations of goals trained on; of a policy that is told a pose."""
+    command_rate: float = 0.0
+    """Rate of the commands that it was trained with [Hz], a multiple of control_rate, on straight lines from action to
+    action; 0: that of the control rate, without lines. What the lines cost is told in the JSON as interpolation_lag."""
+    reference_speed: float = 1.0
+    """Speed of the references trained on as a share of policy_velocity; faster ones are refused."""
     urdf: str = dataclasses.field(default="", repr=False, compare=False)
     """Mesh-free URDF; an entry of its own in the bundle, not part of the JSON."""
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.control_rate <= 10_000.0:
@@ -59,6 +90,21 @@ class Manifest:
             raise ValueError("observation: at least one term is needed")
         if not 0.0 <= self.delay_range[0] <= self.delay_range[1]:
             raise ValueError(f"delay_range {list(self.delay_range)} must be 0 <= smallest <= largest")
+        aim = self.aim
+        if (self.goal_region is None) != (aim == "reference"):
+            raise ValueError("goal_region: needed by a policy that is told a goal, and by no other; this one is told a "
+                             f"{aim}")
+        if (self.goal_orientation is None) != (aim != "pose"):
+            raise ValueError("goal_orientation: needed by a policy that is told a pose, and by no other; this one is "
+                             f"told a {aim}")
+        substeps_of(self.control_rate, self.command_rate)
+        if not 0.0 < self.reference_speed <= 1.0:
+            raise ValueError(f"reference_speed {self.reference_speed} lies outside 0 .. 1")
+
+    @property
+    def aim(self) -> Aim:
+        """What the policy must be told."""
+        return aim_of(self.observation)
 
     def kinematics(self) -> Kinematics:
         """Forward kinematics of the embedded URDF. :raises RobotError: the URDF does not fit."""
@@ -70,18 +116,24 @@ class Manifest:
 
     def action_decoder(self) -> ActionDecoder:
         """The decoder of the declared action."""
-        return ActionDecoder(self.action)
+        return ActionDecoder(self.action, self.robot, self.kinematics(), 1.0 / self.control_rate)
 
     def velocity_limiter(self) -> Limiter:
-        """The limiter of a velocity interface at the control rate: the one that training used."""
-        drive = self.robot.drive
-        return Limiter(self.robot, 1.0 / self.control_rate, drive.latency + drive.time_constant)
+        """The limiter of a velocity interface that training used."""
+        drive, rate = self.robot.drive, self.control_rate * substeps_of(self.control_rate, self.command_rate)
+        return Limiter(self.robot, 1.0 / rate, drive.latency + drive.time_constant)
+
+    @property
+    def interpolation_lag(self) -> float:
+        """How much later than a staircase of actions the commands of the training came [s]."""
+        return interpolation_lag(self.control_rate, self.command_rate)
 
     def to_json(self) -> str:
         """The manifest without the URDF. :raises BundleError: a value JSON cannot hold."""
         data = to_mapping(self)
         del data["urdf"]
         data["robot"]["urdf"] = URDF_IN_BUNDLE
+        data["interpolation_lag"] = self.interpolation_lag
         for term in data["observation"]:
             term["unit"] = UNITS[term["name"]]
         try:
@@ -106,14 +158,20 @@ def parse_manifest(text: str, urdf: str, source: object) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{source}: manifest is not JSON ({error}); export the bundle again") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise BundleError(f"{source}: manifest schema {reprlib.repr(version)} is not {SCHEMA_VERSION}; "
+    if type(version) is not int or version not in _READABLE:
+        known = " or ".join(map(str, _READABLE))
+        raise BundleError(f"{source}: manifest schema {reprlib.repr(version)} is not {known}; "
                           "export the bundle with this version")
     _take_units(data, source)
+    lag = data.pop("interpolation_lag", 0.0)
     try:
-        return dataclasses.replace(from_mapping(Manifest, data, source), urdf=urdf)
+        manifest = dataclasses.replace(from_mapping(Manifest, data, source), urdf=urdf)
     except ConfigError as error:
         raise BundleError(f"{error}; the bundle does not keep its contract: export it again") from error
+    if type(lag) not in (int, float) or not abs(lag - manifest.interpolation_lag) <= 1e-9:
+        raise BundleError(f"{source}: interpolation_lag {reprlib.repr(lag)} s is not that of its rates, "
+                          f"{manifest.interpolation_lag:g} s; export the bundle again")
+    return manifest
 
 
 def read_manifest(path: str | Path) -> Manifest:

@@ -13,17 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.kinematics import Kinematics
+from qgf_core.reference import JointReference
 from qgf_core.robot import RobotSpec
+from qgf_core.rotation import rotation_between
 
 Vector = NDArray[np.float64]
-TermName = Literal["joint_position", "joint_velocity", "previous_action", "tool_position_error"]
+TermName = Literal[
+    "joint_position",
+    "joint_velocity",
+    "previous_action",
+    "tool_position_error",
+    "tool_orientation_error",
+    "reference_error",
+    "reference_velocity",
+]
+Aim = Literal["position", "pose", "reference"]
+"""What a policy is told to reach: a tool position, a tool position and orientation, or a joint reference."""
 
 UNITS: dict[str, str] = {
     "joint_position": "rad, relative to home",
     "joint_velocity": "share of policy_velocity",
     "previous_action": "[-1, 1], unlimited, 0 after activation",
     "tool_position_error": "m, tool minus goal, in the base frame",
+    "tool_orientation_error": "rad, rotation vector from the goal to the tool, in the base frame",
+    "reference_error": "rad, joint position minus reference, per time of the preview",
+    "reference_velocity": "share of policy_velocity, of the reference, per time of the preview",
 }
+_OF_REFERENCE = ("reference_error", "reference_velocity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +51,39 @@ class ObservationTerm:
     """Factor on the term's value; the unit before it is UNITS[name]."""
     history: int = 1
     """Number of samples, the newest first; the oldest known one stands in for those before the start."""
+    preview: tuple[float, ...] = (0.0,)
+    """Of a reference term: how far ahead of now the reference is looked at [s], once for each of these times."""
 
     def __post_init__(self) -> None:
+        if not self.preview or not all(0.0 <= time <= 10.0 for time in self.preview):
+            raise ValueError(f"observation term '{self.name}': preview {list(self.preview)} s must lie in 0 .. 10")
+        if self.preview != (0.0,) and self.name not in _OF_REFERENCE:
+            raise ValueError(f"observation term '{self.name}': only a reference has a preview")
         if self.history < 1:
             raise ValueError(f"observation term '{self.name}': history {self.history} must be at least 1")
         if not math.isfinite(self.scale) or self.scale == 0:
             raise ValueError(f"observation term '{self.name}': scale {self.scale} must be finite and not 0")
 
 
+    def width(self, joints: int) -> int:
+        """Numbers in one sample of an arm with so many joints."""
+        if self.name.startswith("tool_"):
+            return 3
+        return joints * len(self.preview)
+
+
+def aim_of(terms: Sequence[ObservationTerm]) -> Aim:
+    """What a policy that sees these terms must be given. :raises ValueError: both a goal and a reference."""
+    names = {term.name for term in terms}
+    if names.isdisjoint(_OF_REFERENCE):
+        return "pose" if "tool_orientation_error" in names else "position"
+    if any(name.startswith("tool_") for name in names):
+        raise ValueError("observation: terms of a goal and of a reference together")
+    return "reference"
+
+
 class ObservationBuilder:
-    """Turns a joint state and a goal into the policy's input.
+    """Turns a joint state and a goal or reference into the policy's input.
 
     :param terms: the declared terms, in order.
     :param robot: joint order, home and scales.
@@ -58,20 +97,31 @@ class ObservationBuilder:
         self._robot, self._kinematics = robot, kinematics
         self._history: list[deque[Vector]] = [deque(maxlen=term.history) for term in self.terms]
         joints = len(robot.joints)
-        self.size = sum(term.history * (3 if term.name == "tool_position_error" else joints) for term in self.terms)
+        self.size = sum(term.history * term.width(joints) for term in self.terms)
 
     def reset(self) -> None:
         """Forget the history: the next sample is the first."""
         for history in self._history:
             history.clear()
 
-    def build(self, position: Vector, velocity: Vector, previous_action: Vector, goal: Vector) -> NDArray[np.float32]:
+    def build(
+        self,
+        position: Vector,
+        velocity: Vector,
+        previous_action: Vector,
+        goal: Vector,
+        reference: JointReference | None = None,
+        time: float = 0.0,
+    ) -> NDArray[np.float32]:
         """The observation (size,) float32; call once a control period.
 
         :param position: joint positions (n,) [rad], in the robot's order and the URDF's sign.
         :param velocity: joint velocities (n,) [rad/s].
         :param previous_action: the policy's unlimited output of the last period (n,), 0 after activation.
-        :param goal: tool position asked for (3,) [m] in the base frame.
+        :param goal: tool position asked for (3,) [m] in the base frame, and behind it, where the terms speak of a
+            pose, its orientation as a quaternion x y z w: (7,).
+        :param reference: where the joints shall be; for the reference terms.
+        :param time: on the reference's clock [s].
         """
         parts: list[Vector] = []
         for term, history in zip(self.terms, self._history, strict=True):
@@ -81,9 +131,23 @@ class ObservationBuilder:
                 value = velocity / self._robot.policy_velocity
             elif term.name == "previous_action":
                 value = previous_action
+            elif term.name == "tool_position_error":
+                value = self._kinematics.tool_position(position) - goal[:3]
+            elif term.name == "tool_orientation_error":
+                value = rotation_between(self._kinematics.tool_pose(position)[1], goal[3:])
             else:
-                value = self._kinematics.tool_position(position) - goal
+                value = self._of_reference(term, position, reference, time)
             history.appendleft(np.asarray(value * term.scale, dtype=np.float64))
             parts.extend(history)
             parts.extend([history[-1]] * (term.history - len(history)))
         return np.concatenate(parts).astype(np.float32)
+
+    def _of_reference(
+        self, term: ObservationTerm, position: Vector, reference: JointReference | None, time: float
+    ) -> Vector:
+        if reference is None:
+            raise ValueError(f"observation term '{term.name}' needs a reference")
+        ahead = [reference.at(time + preview) for preview in term.preview]
+        if term.name == "reference_error":
+            return np.concatenate([position - wanted for wanted, _ in ahead])
+        return np.concatenate([speed / self._robot.policy_velocity for _, speed in ahead])

@@ -323,4 +323,4 @@ def test_a_place_that_cannot_be_written(tmp_path, manifest, actor, probes):
 
 
 def test_the_schema_is_in_the_file(manifest):
-    assert manifest.schema_version == SCHEMA_VERSION == 1
+    assert manifest.schema_version == SCHEMA_VERSION == 2

@@ -147,8 +147,8 @@ def test_refused(two_joint_urdf):
             (two_joint_urdf, ["wrist"], tool, "URDF: wrist: there is no such joint; "),
             (two_joint_urdf, ["flange"], tool, "URDF: flange: there is no such joint; "),
             (two_joint_urdf, ["elbow"], ToolSpec("hand"), "URDF: hand: there is no such link; "),
-            ("<robot", ["elbow"], tool, "URDF: pinocchio cannot read it ("),
-            ("", ["elbow"], tool, "URDF: pinocchio cannot read it ("),
+            ("<robot", ["elbow"], tool, "URDF: not well-formed XML ("),
+            ("", ["elbow"], tool, "URDF: not well-formed XML ("),
             ("<robot name='x'/>", ["elbow"], tool, "URDF: "),
             (two_joint_urdf.replace('<child link="fore"/>', '<child link="nowhere"/>'), ["elbow"], tool, "URDF: ")):
         with pytest.raises(RobotError) as caught:

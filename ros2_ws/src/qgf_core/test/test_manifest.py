@@ -15,8 +15,8 @@ import pytest
 
 from qgf_core.errors import BundleError
 from qgf_core.limiter import Limiter
-from qgf_core.manifest import Box, Manifest, check_robot, parse_manifest
-from qgf_core.observation import UNITS
+from qgf_core.manifest import Box, Manifest, OrientationRegion, check_robot, parse_manifest
+from qgf_core.observation import UNITS, ObservationTerm
 from qgf_core.robot import RobotSpec, ToolSpec
 
 
@@ -31,7 +31,7 @@ def test_json_round_trip(manifest):
     assert again == dataclasses.replace(manifest, robot=dataclasses.replace(manifest.robot, urdf="robot.urdf"))
     assert again.urdf == manifest.urdf and again.to_json() == text
     data = json.loads(text)
-    assert data["schema_version"] == 1 and "urdf" not in data and data["robot"]["urdf"] == "robot.urdf"
+    assert data["schema_version"] == 2 and "urdf" not in data and data["robot"]["urdf"] == "robot.urdf"
     assert [term["unit"] for term in data["observation"]] == [UNITS[t["name"]] for t in data["observation"]]
     assert [joint["name"] for joint in data["robot"]["joints"]] == list(manifest.robot.joint_names)
 
@@ -50,6 +50,38 @@ def test_what_it_makes_fits_together(manifest):
         np.testing.assert_array_equal(mine.velocity, other.velocity)
 
 
+def test_a_bundle_of_version_1_is_read_as_it_was_meant(manifest):
+    """Its JSON knows none of the later fields: velocities, no posture, tool positions."""
+    data = json.loads(manifest.to_json())
+    data["schema_version"] = 1
+    for name in ("goal_orientation", "reference_speed"):
+        del data[name]
+    data["action"] = {"kind": "joint_velocity", "scale": data["action"]["scale"]}
+    for term in data["observation"]:
+        del term["preview"]
+    old = parse(data, manifest.urdf)
+    assert old.schema_version == 1 and old.aim == "position"
+    assert (old.action, old.observation, old.goal_region) == (
+        manifest.action, manifest.observation, manifest.goal_region)
+
+
+def test_a_policy_that_follows_a_reference_has_no_goal_region(manifest):
+    following = dataclasses.replace(manifest, observation=(ObservationTerm("reference_error", preview=(0.0, 0.1)),),
+                                    goal_region=None, reference_speed=0.5)
+    assert following.aim == "reference"
+    again = parse(following.to_json(), manifest.urdf)
+    assert again.observation == following.observation and again.goal_region is None and again.reference_speed == 0.5
+    with pytest.raises(ValueError, match="goal_region: needed by a policy that is told a goal"):
+        dataclasses.replace(following, goal_region=manifest.goal_region)
+
+
+def test_the_orientations_of_goals():
+    region = OrientationRegion((0.0, 0.0, 0.0, 1.0), 0.2)
+    tilted = [np.array([math.sin(a / 2), 0.0, 0.0, math.cos(a / 2)]) for a in (0.19, 0.21)]
+    assert region.contains(tilted[0]) and region.contains(-tilted[0]) and not region.contains(tilted[1])
+    assert region.contains(tilted[1], 0.02)
+
+
 def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     def apply(data: dict[str, Any]) -> dict[str, Any]:
         data = copy.deepcopy(data)
@@ -63,12 +95,12 @@ THIS_VERSION = "; export the bundle with this version"
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda d: d.update(schema_version=2), f"manifest schema 2 is not 1{THIS_VERSION}"),
-    (lambda d: d.update(schema_version=0), f"manifest schema 0 is not 1{THIS_VERSION}"),
-    (lambda d: d.update(schema_version="1"), f"manifest schema '1' is not 1{THIS_VERSION}"),
-    (lambda d: d.update(schema_version=True), f"manifest schema True is not 1{THIS_VERSION}"),
-    (lambda d: d.update(schema_version=1.0), f"manifest schema 1.0 is not 1{THIS_VERSION}"),
-    (lambda d: d.pop("schema_version"), f"manifest schema None is not 1{THIS_VERSION}"),
+    (lambda d: d.update(schema_version=3), f"manifest schema 3 is not 1 or 2{THIS_VERSION}"),
+    (lambda d: d.update(schema_version=0), f"manifest schema 0 is not 1 or 2{THIS_VERSION}"),
+    (lambda d: d.update(schema_version="1"), f"manifest schema '1' is not 1 or 2{THIS_VERSION}"),
+    (lambda d: d.update(schema_version=True), f"manifest schema True is not 1 or 2{THIS_VERSION}"),
+    (lambda d: d.update(schema_version=1.0), f"manifest schema 1.0 is not 1 or 2{THIS_VERSION}"),
+    (lambda d: d.pop("schema_version"), f"manifest schema None is not 1 or 2{THIS_VERSION}"),
     (lambda d: d.update(task=3), f"task: expected str, got 3; give a value of that type{CONTRACT}"),
     (lambda d: d.pop("task"), f"task: missing; add it{CONTRACT}"),
     (lambda d: d.update(extra=3), "extra: unknown key; known keys: "),
@@ -88,9 +120,16 @@ THIS_VERSION = "; export the bundle with this version"
     (lambda d: d["observation"][0].pop("unit"), "observation term 'joint_position' has unit None"),
     (lambda d: d["observation"][0].update(history=0), "observation[0]: observation term 'joint_position': history 0"),
     (lambda d: d["observation"][0].update(scale=0.0), "observation[0]: observation term 'joint_position': scale 0.0"),
-    (lambda d: d["action"].update(kind="torque"), "action.kind: 'torque' is not known; choose one of: joint_velocity"),
+    (lambda d: d["action"].update(kind="torque"),
+     "action.kind: 'torque' is not known; choose one of: joint_velocity, "),
     (lambda d: d["action"].update(scale=[1.0]), "action has 1 entries for 7 joints"),
     (lambda d: d["action"].update(scale=[0.0] * 7), "action: action scale [0.0, 0.0, "),
+    (lambda d: d["action"].update(posture_rate=-1), "action: action: posture_rate -1.0 1/s lies outside 0 .. 10"),
+    (lambda d: d.update(goal_region=None), "goal_region: needed by a policy that is told a goal"),
+    (lambda d: d.update(goal_orientation={"centre": [0, 0, 0, 1], "spread": 0.1}), "goal_orientation: needed by a "
+     "policy that is told a pose"),
+    (lambda d: d.update(goal_orientation={"centre": [0, 0, 0, 2], "spread": 0.1}), "goal_orientation: orientation "),
+    (lambda d: d.update(reference_speed=1.5), "reference_speed 1.5 lies outside 0 .. 1"),
     (lambda d: d["goal_region"].update(lower=[0.7, 0, 0]), "goal_region: box: lower [0.7, 0.0, 0.0] must be below"),
     (lambda d: d["goal_region"].update(lower=[0.1, 0]), "goal_region.lower: expected 3 entries, got 2"),
     (lambda d: d.update(training=[1]), "training: expected a mapping, got [1]"),

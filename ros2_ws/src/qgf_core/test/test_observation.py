@@ -11,7 +11,8 @@ import pytest
 
 from qgf_core.action import ActionDecoder, ActionSpec
 from qgf_core.kinematics import Kinematics
-from qgf_core.observation import UNITS, ObservationBuilder, ObservationTerm, TermName
+from qgf_core.observation import UNITS, ObservationBuilder, ObservationTerm, TermName, aim_of
+from qgf_core.reference import JointReference
 
 GOAL = np.array([0.5, 0.1, 0.6])
 
@@ -99,8 +100,48 @@ def test_every_term_has_a_unit():
     assert set(UNITS) == set(typing.get_args(TermName))
 
 
-def test_action_by_hand():
-    decoder = ActionDecoder(ActionSpec("joint_velocity", (1.2, 0.5)))
+def test_a_reference_by_hand(builder):
+    """From (0.25, -0.5) to (0.75, 0.5) in 2 s, from rest to rest: in the middle at 1.5 times (0.25, 0.5) rad/s."""
+    reference = JointReference(np.array([0.0, 2.0]), np.array([[0.25, -0.5], [0.75, 0.5]]))
+    error = builder(ObservationTerm("reference_error", scale=2.0, preview=(0.0, 1.0)))
+    assert error.size == 4
+    np.testing.assert_allclose(error.build(*state((0.35, 0.0)), reference, 1.0), [-0.3, 0.0, -0.8, -1.0], atol=1e-6)
+    speed = builder(ObservationTerm("reference_velocity", preview=(0.0, 1.0)))
+    np.testing.assert_allclose(speed.build(*state(), reference, 1.0), [0.375 / 0.5, 0.75 / 2.0, 0.0, 0.0], atol=1e-6)
+    with pytest.raises(ValueError, match="needs a reference"):
+        speed.build(*state())
+
+
+def test_an_orientation_by_hand(builder):
+    """The elbow, whose axis is y, turned by 0.3 rad more than the goal, at shoulder angle 0: a turn about y."""
+    term = builder(ObservationTerm("tool_orientation_error", scale=2.0))
+    goal = np.concatenate([GOAL, [0.0, math.sin(0.1), 0.0, math.cos(0.1)]])  # 0.2 rad about y
+    np.testing.assert_allclose(term.build(*state((0.0, 0.5), goal=goal)), [0.0, 0.6, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("names", "aim"), [
+    (["joint_position"], "position"), (["tool_position_error"], "position"),
+    (["tool_position_error", "tool_orientation_error"], "pose"), (["reference_velocity"], "reference")])
+def test_what_a_policy_must_be_told(names, aim):
+    assert aim_of([ObservationTerm(name) for name in names]) == aim
+
+
+def test_a_goal_and_a_reference_together_are_refused():
+    with pytest.raises(ValueError, match="a goal and of a reference together"):
+        aim_of([ObservationTerm("reference_error"), ObservationTerm("tool_position_error")])
+
+
+@pytest.mark.parametrize(("name", "preview", "words"), [
+    ("reference_error", (), "preview"), ("reference_error", (-0.1,), "preview"),
+    ("joint_position", (0.1,), "only a reference has a preview")])
+def test_previews_refused(name, preview, words):
+    with pytest.raises(ValueError, match=words):
+        ObservationTerm(name, preview=preview)
+
+
+def test_action_by_hand(two_joint_robot, two_joint_urdf):
+    kinematics = Kinematics(two_joint_urdf, two_joint_robot.joint_names, two_joint_robot.tool)
+    decoder = ActionDecoder(ActionSpec("joint_velocity", (1.2, 0.5)), two_joint_robot, kinematics, 0.02)
     decoded = decoder.decode(np.array([0.5, -1.0], dtype=np.float32))
     assert decoded.tolist() == [0.6, -0.5] and decoded.dtype == np.float64
     assert decoder.decode(np.array([7.0, -7.0])).tolist() == [1.2, -0.5]  # beyond the range is its end

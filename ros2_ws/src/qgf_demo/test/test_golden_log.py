@@ -5,75 +5,36 @@ environment and in the runner on the robot."""
 import numpy as np
 import pytest
 
-from qgf_core.bundle import load_bundle
-from qgf_policy.joint_state import JointState
-from qgf_policy.runner import PolicyRunner
-from qgf_policy.settings import RunnerSettings
-from qgf_sim.env import ReachEnv
-from qgf_trainer.config import load_train_config
-from qgf_trainer.evaluation import run_episode
-from qgf_trainer.export import export_bundle
-from qgf_trainer.td3 import TD3
-
-PERIOD = 20_000_000  # [ns]
+from qgf_demo.golden import record
+from qgf_policy.golden import load_golden_log, replay
 
 
 @pytest.fixture(scope="module", params=["panda", "iiwa", "ur5e"])
 def golden(request, tmp_path_factory):
     """An untrained policy that moves vigorously, as a bundle, and an episode of it in the environment."""
-    config = load_train_config("reach", robot=request.param)
-    env = ReachEnv(request.param)
-    agent = TD3(env.observation_space.shape[0], env.action_space.shape[0], config.learner, config.field, seed=3)
-    for parameter in agent.actor_target.net[-2].parameters():
-        parameter.data *= 12.0
-    seen = run_episode(env, agent.deployed().act, 10_000)
-    path = tmp_path_factory.mktemp("golden") / "bundle.pt"
-    export_bundle(path, agent.deployed(), env, config, 0, {"success": 0.0}, [seen])
-    bundle = load_bundle(path)
-    measured, actions, commands = [], [], []
-    observation, info = env.reset(seed=10_001)
-    for _ in range(env.config.episode_steps):
-        measured.append(info["measured"])
-        action = bundle.act(observation)
-        observation, _, _, _, info = env.step(action)
-        actions.append(action)
-        commands.append(info["command"])
-    env.close()
-    return bundle, env, measured, np.array(actions), np.array(commands)
-
-
-def replay(bundle, goal, measured):
-    runner = PolicyRunner(bundle, RunnerSettings(ramp_duration=0.0, tracking_limit=0.0))  # the log's arm may be another
-    actions, commands = [], []
-    for k, (position, velocity) in enumerate(measured):
-        now = k * PERIOD
-        state = JointState(position, velocity, np.full(len(position), now, np.int64), now)
-        if k == 0:
-            runner.activate(state, now)
-            runner.set_goal(goal, bundle.manifest.robot.base_frame, now, now)
-        command, _ = runner.step(state, now)
-        actions.append(command.raw_action)
-        commands.append(command.values)
-    return np.array(actions), np.array(commands)
+    folder = tmp_path_factory.mktemp("golden")
+    bundle, env, log = record(request.param, folder / "bundle.pt")
+    log.save(folder / "log.npz")
+    return bundle, env, load_golden_log(folder / "log.npz")
 
 
 def test_the_runner_repeats_the_environment_bit_for_bit(golden):
-    bundle, env, measured, actions, commands = golden
-    assert np.abs(actions).max() > 0.5 and np.abs(np.diff(actions, axis=0)).max() > 0.01
-    ours, sent = replay(bundle, env.goal, measured)
-    assert np.array_equal(ours, actions)
-    assert np.array_equal(sent, commands * env.robot.signs)
+    bundle, _, log = golden
+    assert np.abs(log.action).max() > 0.5 and np.abs(np.diff(log.action, axis=0)).max() > 0.01
+    ours, sent = replay(bundle, log.goal, log.position, log.velocity)
+    assert np.array_equal(ours, log.action)
+    assert np.array_equal(sent, log.command)
 
 
 def test_the_log_is_sensitive_to_a_permuted_joint(golden):
-    bundle, env, measured, actions, _ = golden
-    swapped = [(q[[1, 0, *range(2, len(q))]], dq) for q, dq in measured]
-    ours, _ = replay(bundle, env.goal, swapped)
-    assert not np.allclose(ours, actions, atol=1e-3)
+    bundle, _, log = golden
+    order = [1, 0, *range(2, log.position.shape[1])]
+    ours, _ = replay(bundle, log.goal, log.position[:, order], log.velocity)
+    assert not np.allclose(ours, log.action, atol=1e-3)
 
 
 def test_limits_were_at_work(golden):
-    _, env, _, _, commands = golden
-    change = np.abs(np.diff(commands, axis=0)) * env.config.control_rate
+    _, env, log = golden
+    change = np.abs(np.diff(log.command, axis=0)) * env.config.control_rate
     assert change.max() <= env.robot.acceleration_limit.max() + 1e-9
     assert (change >= 0.99 * env.robot.acceleration_limit).any()

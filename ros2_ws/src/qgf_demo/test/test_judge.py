@@ -11,7 +11,7 @@ from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
 from qgf_demo.judge import judge_live, judge_timing, live_episodes
 from qgf_demo.recording import Commands, JointSamples, Recording, load_recording
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_trainer.evaluation import EvaluationConfig, judge, run_episode
 
 EVALUATION = EvaluationConfig(episodes=1)
@@ -149,7 +149,7 @@ def test_no_recording_is_an_error(tmp_path):
 
 def test_same_figures_as_the_evaluation_in_simulation():
     """An episode of the environment, put into the shape of a recording, is judged as the environment judged it."""
-    env = ReachEnv("panda")
+    env = ArmEnv("panda")
     task, robot, period = env.config, load_robot("panda"), 20_000_000
     states = []
 

@@ -66,8 +66,9 @@ class Heard:
 def check_bundle(flight: Preflight) -> Finding:
     """The line of a bundle that `preflight.prepare` found good."""
     manifest = flight.bundle.manifest
+    signed = f"signed by {flight.bundle.signer}" if flight.bundle.signer else "not signed"
     found = (
-        f"{flight.path.name}, SHA-256 {flight.bundle.sha256[:12]}, for {flight.robot.name}, "
+        f"{flight.path.name}, SHA-256 {flight.bundle.sha256[:12]}, {signed}, for {flight.robot.name}, "
         f"{manifest.control_rate:g} Hz: seal, code, probes, joints, limits and kinematics agree"
     )
     return Finding("ok", "bundle", found)

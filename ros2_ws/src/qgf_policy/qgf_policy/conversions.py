@@ -16,6 +16,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
 from qgf_policy.loop import GoalMessage, LoopReport
+from qgf_policy.references import ReferenceMessage
 from qgf_policy.runner import Vector
 from qgf_policy.status import Command, Counters, Mode
 from qgf_policy.timing import HISTOGRAM_EDGES, STAGES
@@ -45,9 +46,23 @@ def time_message(stamp: int) -> Time:
 
 def goal_message(message: PoseStamped, received: int) -> GoalMessage:
     """The goal in a pose; one without a stamp gets the time at which it was received [ns]."""
-    position = message.pose.position
+    position, turn = message.pose.position, message.pose.orientation
     stamp = nanoseconds(message.header.stamp) or received
-    return GoalMessage((position.x, position.y, position.z), message.header.frame_id, stamp)
+    return GoalMessage((position.x, position.y, position.z), message.header.frame_id, stamp,
+                       orientation=(turn.x, turn.y, turn.z, turn.w))
+
+
+def reference_message(message: JointTrajectory, now: int) -> ReferenceMessage:
+    """A trajectory that arrived at `now` [ns] on the clock of its stamp; without a stamp it begins then."""
+    stamp = nanoseconds(message.header.stamp)
+    return ReferenceMessage(
+        list(message.joint_names),
+        [int(p.time_from_start.sec) * 1_000_000_000 + int(p.time_from_start.nanosec) for p in message.points],
+        [list(p.positions) for p in message.points],
+        [list(p.velocities) for p in message.points],
+        stamp - now if stamp else 0,
+        stamp or now,
+    )
 
 
 def stamped_message(

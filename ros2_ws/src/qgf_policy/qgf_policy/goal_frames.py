@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rclpy.node import Node
 from rclpy.time import Time
 
 from qgf_core.errors import ConfigError
+from qgf_core.rotation import composed
 from qgf_policy.loop import GoalMessage
 
 try:  # comes with a ROS distribution only
@@ -91,7 +94,13 @@ class TransformedGoals(BaseFrameOnly):
             return goal._replace(unusable=f"frame '{goal.frame}' cannot be turned into '{self._base}': {text}")
         shift, turn = told.translation, told.rotation
         position = in_parent(goal.position, (shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
-        return GoalMessage((float(position[0]), float(position[1]), float(position[2])), self._base, goal.stamp)
+        orientation = goal.orientation
+        if orientation is not None:
+            with contextlib.suppress(ValueError):  # of no length: the runner refuses it where it matters
+                x, y, z, w = composed((turn.x, turn.y, turn.z, turn.w), orientation).tolist()
+                orientation = (x, y, z, w)
+        return GoalMessage((float(position[0]), float(position[1]), float(position[2])), self._base, goal.stamp,
+                           orientation=orientation)
 
     def destroy(self) -> None:
         """Stop listening; the loop must have ended."""

@@ -45,6 +45,8 @@ class GoalMessage(NamedTuple):
     """[ns]"""
     unusable: str = ""
     """Why it cannot be used, whatever it is."""
+    orientation: tuple[float, float, float, float] | None = None
+    """Quaternion x y z w; None where nobody tells one"""
 
 
 class Port(Protocol):
@@ -290,7 +292,7 @@ class ControlLoop:
 
     def _set_goal(self, goal: GoalMessage, now: int) -> None:
         with contextlib.suppress(StateError):  # counted, and told by the runner's status
-            self.runner.set_goal(goal.position, goal.frame, goal.stamp, now, goal.unusable)
+            self.runner.set_goal(goal.position, goal.frame, goal.stamp, now, goal.unusable, goal.orientation)
 
     @staticmethod
     def _do(job: Callable[[JointState, int], Any], future: Future[Any], state: JointState, now: int) -> None:

@@ -59,6 +59,7 @@ class PolicyParameters:
     command_mode: str
     overrun_share: float
     bundle_folder: str
+    trusted_keys: str
     realtime_priority: int
     lock_memory: bool
     cpu: int
@@ -150,7 +151,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         choices=("stamp", "arrival"),
     ),
     ParameterSpec(
-        "goal_timeout", 0.0, "A goal received longer ago than this is stale [s]; 0: never.", 0.0, 1e6
+        "goal_timeout", 0.0, "A goal told, or a reference ended, longer ago than this is stale [s]; 0: never.", 0.0, 1e6
     ),
     ParameterSpec(
         "transform_goals",
@@ -207,6 +208,13 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "bundle_folder",
         "",
         "Folder that ~/load_policy may load from. Empty: the folder of the parameter bundle.",
+        counts="start",
+    ),
+    ParameterSpec(
+        "trusted_keys",
+        "",
+        "Public keys that a bundle must be signed with: *.pub files and folders of them, separated by ':'; unsigned or "
+        "wrongly signed bundles are refused. Empty: signatures are not asked for.",
         counts="start",
     ),
     ParameterSpec(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qgf_core.errors import StateError
 from qgf_core.manifest import Manifest
+from qgf_policy.goals import Goals
 from qgf_policy.joint_state import JointState
 
 Vector = NDArray[np.float64]
@@ -43,12 +44,16 @@ class Pilot:
         self.wanted: Vector = self._zero
         """Joint velocity (n,) [rad/s] that the last action asks for."""
 
-    def observe(self, state: JointState, goal: Vector) -> NDArray[np.float32]:
+    def observe(self, state: JointState, goals: Goals, now: int) -> NDArray[np.float32]:
         """The observation (n_obs,) of this control period."""
-        return self._builder.build(state.position, state.velocity, self._previous_action, goal)
+        return self._builder.build(
+            state.position, state.velocity, self._previous_action, goals.goal, goals.reference, goals.time(now))
 
-    def act(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The action (n,) in [-1, 1]. :raises StateError: the policy failed, or its answer is not finite."""
+    def act(self, observation: NDArray[np.float32], position: Vector, velocity: Vector) -> NDArray[np.float32]:
+        """The action (n,) in [-1, 1].
+
+        :param position: that the limiter goes by (n,) [rad]. :param velocity: last commanded (n,) [rad/s].
+        :raises StateError: the policy failed, or its answer is not finite."""
         try:
             action = self.policy.act(observation)
         except RuntimeError as error:
@@ -57,5 +62,5 @@ class Pilot:
         if action.shape != self._zero.shape or not np.isfinite(action).all():
             raise StateError("non_finite_action", "the policy's output is not finite or has a wrong shape")
         self._previous_action = np.asarray(action, dtype=np.float64)
-        self.wanted = self._decoder.decode(action)
+        self.wanted = self._decoder.decode(action, position, velocity)
         return action

@@ -13,6 +13,7 @@ from qgf_core.bundle import Bundle, load_bundle
 from qgf_core.errors import BundleError, ConfigError
 from qgf_core.manifest import check_robot
 from qgf_core.robot import RobotSpec, load_robot, read_urdf
+from qgf_core.signing import load_trusted_keys
 from qgf_policy.interfaces import choose_interface
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.runner import PolicyRunner
@@ -47,7 +48,7 @@ def prepare(parameters: PolicyParameters) -> Preflight:
             "policy_node", "bundle", "no bundle is given", "set the parameter to the path of a bundle.pt"
         )
     path = Path(parameters.bundle).expanduser()
-    bundle = load_bundle(path)
+    bundle = load_bundle(path, load_trusted_keys(parameters.trusted_keys) if parameters.trusted_keys else None)
     manifest = bundle.manifest
     robot = manifest.robot
     if parameters.robot:

@@ -108,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
         "--command-interface", default="", help="position, velocity or joint_trajectory (default: the robot's)"
     )
     result.add_argument("--namespace", default="", help="of the arm's topics")
+    result.add_argument(
+        "--trusted-keys", default="", help="*.pub files or folders, ':' between: the bundle must be signed with one"
+    )
     result.add_argument("--seconds", type=float, default=3.0, help="how long to listen (default: 3)")
     result.add_argument("--json", action="store_true", help="print one JSON list")
     return result
@@ -124,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle=options.bundle,
         robot=options.robot,
         command_interface=options.command_interface,
+        trusted_keys=options.trusted_keys,
         allow_controller_without_timeout=True,  # a line of the list tells it
     )
     try:

@@ -13,6 +13,9 @@ from qgf_core.robot import RobotSpec
 
 Vector = NDArray[np.float64]
 
+MOST_POINTS = 1000
+"""More would keep the control loop busy reading them."""
+
 
 class ReferenceMessage(NamedTuple):
     """A trajectory as it arrived, in the driver's signs."""
@@ -56,6 +59,8 @@ def read_reference(message: ReferenceMessage, robot: RobotSpec, position: Vector
         raise ValueError(f"joints missing {missing}, unknown {unknown}, {len(message.names)} named for {n}")
     if not message.times:
         raise ValueError("the reference has no points")
+    if len(message.times) > MOST_POINTS:
+        raise ValueError(f"the reference has {len(message.times)} points, at most {MOST_POINTS} are read; send parts")
     told = [len(values) > 0 for values in message.velocities]
     if any(told) and not all(told):
         raise ValueError("some points of the reference have velocities and some have none")

@@ -26,12 +26,14 @@ from qgf_policy.conversions import (
     CommandReport,
     goal_message,
     nanoseconds,
+    reference_message,
     stamped_message,
     trajectory_message,
 )
 from qgf_policy.goal_frames import BaseFrameOnly
 from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.loop import GoalMessage
+from qgf_policy.references import ReferenceMessage
 from qgf_policy.runner import PolicyRunner, Vector
 from qgf_policy.status import Command
 from qgf_policy.trajectory_stream import TrajectoryStream
@@ -126,6 +128,29 @@ class ClockPort:
 
     def destroy(self) -> None:
         """Take the subscription down; the loop must have ended."""
+        self._node.destroy_subscription(self._subscription)
+
+
+class ReferencePort:
+    """~/reference, heard by the node's executor: a trajectory takes longer to read than the loop may wait.
+
+    :param node: owns the subscription.
+    :param hear: called with each trajectory; must not wait.
+    """
+
+    @overrides_checked()
+    def __init__(self, node: Node, hear: Callable[[ReferenceMessage], None]) -> None:
+        self._node, clock = node, node.get_clock()
+        self._subscription = node.create_subscription(
+            JointTrajectory,
+            "~/reference",
+            lambda message: hear(reference_message(message, clock.now().nanoseconds)),
+            10,
+            qos_overriding_options=OVERRIDABLE,
+        )
+
+    def destroy(self) -> None:
+        """Take the subscription down."""
         self._node.destroy_subscription(self._subscription)
 
 

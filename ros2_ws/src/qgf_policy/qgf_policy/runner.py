@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qgf_core.errors import ConfigError, StateError
-from qgf_core.interpolator import substeps_of
-from qgf_core.limiter import Limiter
 from qgf_policy.blend import minimum_jerk
 from qgf_policy.command_filter import CommandFilter
+from qgf_policy.goals import Goals
 from qgf_policy.joint_state import JointState
 from qgf_policy.pilot import Pilot, Policy
+from qgf_policy.rates import command_rate, interpolator_of, limiter_of
+from qgf_policy.references import ReferenceMessage
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.status import Command, Counters, Event, Mode, RunnerStatus
 from qgf_policy.supervision import Supervisor
@@ -30,8 +31,6 @@ from qgf_policy.watch import StateWatch
 
 Vector = NDArray[np.float64]
 
-GOAL_TOLERANCE = 1e-3
-"""How far outside the goal region a goal may lie [m]: rounding, not another task."""
 REST_SPEED = 0.1
 """An arm slower than this in every joint starts from rest [rad/s]: five sigma of the usual velocity noise."""
 SETTLE_TIME = 0.1
@@ -55,34 +54,15 @@ class PolicyRunner:
         self._robot, self._timer = manifest.robot, timer
         self._pilot, self._swapped = Pilot(bundle), 0
         self._outgoing: Pilot | None = None
-        if settings.command_interface == "effort":
-            raise ConfigError(
-                "policy_node",
-                "command_interface",
-                "'effort' is refused: holding an arm by effort needs gravity "
-                "compensation, which no robot declares",
-                "choose velocity, position or joint_trajectory",
-            )
-        try:
-            self.substeps = substeps_of(manifest.control_rate, settings.command_rate)
-        except ValueError as error:
-            remedy = "give an integer multiple of it, or 0 for the control rate itself"
-            raise ConfigError("policy_node", "command_rate", str(error), remedy) from error
-        rate = manifest.control_rate * self.substeps
+        rate, self.substeps = command_rate(manifest, settings)
         self.control_period = round(1e9 / manifest.control_rate)
         self.command_period = round(1e9 / rate)
         self.state_limit = round(
             (settings.state_timeout or settings.stale_periods / manifest.control_rate) * 1e9
         )
         self._closed_loop = settings.command_interface == "velocity"
-        if self._closed_loop:
-            # At the control rate this is the very limiter that training used.
-            self._limiter = manifest.velocity_limiter()
-            if self.substeps > 1:
-                drive = self._robot.drive
-                self._limiter = Limiter(self._robot, 1.0 / rate, drive.latency + drive.time_constant)
-        else:
-            self._limiter = Limiter(self._robot, 1.0 / rate, 0.0)
+        self._limiter = limiter_of(manifest, rate, self._closed_loop)
+        self._interpolator = interpolator_of(manifest, self.substeps)
         self._supervisor = Supervisor(
             self._robot,
             manifest.kinematics(),
@@ -106,9 +86,8 @@ class PolicyRunner:
         self.infer_time = self.limit_time = 0
         """Durations of the stages in the last step [ns]."""
         self.goal_refusal = ""
-        """Why the last goal was refused; empty once one was accepted."""
-        self._goal: Vector | None = None
-        self._goal_stamp = self._goal_time = 0
+        """Why the last goal or reference was refused; empty once one was accepted."""
+        self._goals = Goals(manifest, settings.goal_timeout)
         self._commanding = self._leaving = self._estopped = False
         self._mode, self._kind, self._fault = Mode.INACTIVE, "", ""
         self._estop_reason = ""
@@ -162,7 +141,7 @@ class PolicyRunner:
 
     def deactivate(self) -> None:
         """Bring the arm to rest within its limits; then steps return no more commands, and the goal is forgotten."""
-        self._goal, self._goal_stamp = None, 0
+        self._goals.forget()
         if self._commanding:
             self._leaving = True
             self._at_rest_for = 0
@@ -177,7 +156,7 @@ class PolicyRunner:
         if not self._commanding or self._leaving or self._estopped:
             return
         self.counters.count_fault(fault.kind)
-        self._goal, self._goal_stamp = None, 0
+        self._goals.forget()
         self._leaving, self._at_rest_for = True, 0
         self._set(Mode.HALTING, fault.kind, f"{fault}; activate again once it is mended")
 
@@ -192,15 +171,16 @@ class PolicyRunner:
         for name, same in (
             ("robot", old.robot == new.robot),
             ("control_rate", old.control_rate == new.control_rate),
+            ("command_rate", old.command_rate == new.command_rate),
             ("kind of action", old.action.kind == new.action.kind),
+            ("kind of goal", old.aim == new.aim),
         ):
             if not same:
                 problem = f"its {name} is not that of the running policy"
                 raise ConfigError("policy_node", "load_policy", problem, "deactivate first, then load it")
         outgoing, self._pilot, self.manifest = self._pilot, Pilot(bundle), new
         self._outgoing, self._swapped = (None if self._fresh else outgoing), now
-        if self._goal is not None and not new.goal_region.contains(self._goal, GOAL_TOLERANCE):
-            self._goal, self._goal_stamp = None, 0
+        self._goals.follow(new)
         return outgoing.policy
 
     def estop(self, reason: str) -> None:
@@ -209,7 +189,7 @@ class PolicyRunner:
             return
         self.counters.estops += 1
         self._estopped, self._estop_reason = True, reason
-        self._goal, self._goal_stamp = None, 0
+        self._goals.forget()
         self._set(Mode.ESTOPPED, "estop", f"emergency stop: {reason}; call ~/reset_estop, then activate")
 
     def reset_estop(self) -> None:
@@ -221,35 +201,46 @@ class PolicyRunner:
         self._estopped = False
         self.deactivate()
 
-    def set_goal(self, position: ArrayLike, frame: str, stamp: int, now: int, unusable: str = "") -> None:
+    def set_goal(
+        self,
+        position: ArrayLike,
+        frame: str,
+        stamp: int,
+        now: int,
+        unusable: str = "",
+        orientation: ArrayLike | None = None,
+    ) -> None:
         """Where the tool shall go.
 
         :param position: (3,) [m] in `frame`, which must be the robot's base frame.
         :param stamp: of the goal's message [ns].
         :param unusable: why it must be refused.
+        :param orientation: quaternion (4,) x y z w in `frame`; for a policy that is told a pose, others ignore it.
         :raises StateError: refused (and counted); the goal before stays.
         """
-        goal = np.array(position, dtype=np.float64)
-        problem = ""
-        if self._estopped:
-            problem = "an emergency stop is latched"
-        elif goal.shape != (3,) or not np.isfinite(goal).all():
-            problem = f"position {goal.tolist()} is not three finite numbers"
-        elif frame != self._robot.base_frame:
-            problem = unusable or f"frame '{frame}' is not the base frame '{self._robot.base_frame}'"
-        elif not self.manifest.goal_region.contains(goal, GOAL_TOLERANCE):
-            region = self.manifest.goal_region
-            problem = (
-                f"position {np.round(goal, 4).tolist()} m lies outside the region trained on, "
-                f"{list(region.lower)} to {list(region.upper)}"
-            )
+        problem = "an emergency stop is latched"
+        if not self._estopped:
+            problem = self._goals.set_goal(position, orientation, frame, stamp, now, unusable)
+        self._taken("goal", problem)
+
+    def set_reference(self, message: ReferenceMessage, state: JointState, now: int) -> None:
+        """Where the joints shall be over time, from `now` on; takes the place of the reference before.
+
+        :param state: the arm's, from where it goes to a first point that is not due yet.
+        :raises StateError: refused (and counted): not for these joints, not finite, times that do not increase, ended
+            already, beyond the limits, faster than trained on; the reference before stays.
+        """
+        problem = "an emergency stop is latched"
+        if not self._estopped:
+            problem = self._goals.set_reference(message, state, now)
+        self._taken("reference", problem)
+
+    def _taken(self, what: str, problem: str) -> None:
+        self.goal_refusal = f"{what} refused: {problem}" if problem else ""
         if problem:
             self.counters.count_fault("rejected_goal")
-            self.goal_refusal = f"goal refused: {problem}"
             self.events.append(Event(self._mode, "rejected_goal", self.goal_refusal))
             raise StateError("rejected_goal", self.goal_refusal)
-        self.goal_refusal = ""
-        self._goal, self._goal_stamp, self._goal_time = goal, stamp, now
 
     # ------------------------------------------------------------------------------------------------ one period
 
@@ -281,7 +272,7 @@ class PolicyRunner:
             action,
             observation,
             state.stamp,
-            self._goal_stamp,
+            self._goals.stamp,
             self._reason(),
         )
         if inference:
@@ -300,7 +291,7 @@ class PolicyRunner:
             if parted is not None:
                 self.abort(parted)
                 return None, None
-            fault = self.filter.judge() or self._judge_goal(now)
+            fault = self.filter.judge() or self._goals.judge(now)
         if fault is not None:
             self._hold(fault, counted=fault in state.refusals)
             return None, None
@@ -349,15 +340,6 @@ class PolicyRunner:
         self._state_age = 1e-9 * max(age, 0)
         return None
 
-    def _judge_goal(self, now: int) -> StateError | None:
-        if self._goal is None:
-            return StateError("stale_goal", "no goal was received yet")
-        age = 1e-9 * (now - self._goal_time)
-        if 0.0 < self.settings.goal_timeout < age:
-            text = f"the goal is {age:.2f} s old, allowed are {self.settings.goal_timeout:g} s"
-            return StateError("stale_goal", text)
-        return None
-
     def _hold(self, fault: StateError, counted: bool = False) -> None:
         """Desired velocity 0 from here on; counted once a control period unless it was `counted` already."""
         self._fresh = True
@@ -368,15 +350,17 @@ class PolicyRunner:
 
     def _infer(self, state: JointState, now: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Ask the policy; returns observation and action."""
-        assert self._goal is not None
         if self._fresh:
             self._pilot.restart()
             self.filter.restart()
+            if self._interpolator is not None:
+                self._interpolator.restart(self._limiter.velocity)
             self._outgoing = None
             self._ramp_start = now
-        observation = self._pilot.observe(state, self._goal)
+        base = state.position if self._closed_loop else self._limiter.position
+        observation = self._pilot.observe(state, self._goals, now)
         try:
-            action = self._pilot.act(observation)
+            action = self._pilot.act(observation, base, self._limiter.velocity)
         except StateError as error:
             self._hold(error)
             return observation, None
@@ -385,7 +369,8 @@ class PolicyRunner:
             self._set(Mode.RAMPING, "", "the policy commands again")
         if self._outgoing is not None:
             try:
-                self._outgoing.act(self._outgoing.observe(state, self._goal))
+                seen = self._outgoing.observe(state, self._goals, now)
+                self._outgoing.act(seen, base, self._limiter.velocity)
             except StateError:
                 self._outgoing = None  # the limiter smooths what the blend now cannot
         stuck = self._supervisor.judge_action(action)
@@ -393,7 +378,7 @@ class PolicyRunner:
             self.abort(stuck)
         return observation, action
 
-    def _wanted(self, now: int) -> Vector:
+    def _wanted(self, now: int, inference: bool) -> Vector:
         """Joint velocity (n,) [rad/s] that is asked for at `now`: the policy's, blended after a swap and a start."""
         wanted = self._pilot.wanted
         if self._outgoing is not None:
@@ -401,6 +386,10 @@ class PolicyRunner:
             wanted = self._outgoing.wanted + share * (wanted - self._outgoing.wanted)
             if share >= 1.0:
                 self._outgoing = None
+        if self._interpolator is not None:
+            if inference:
+                self._interpolator.aim(wanted)
+            wanted = self._interpolator.step()
         share = minimum_jerk(now - self._ramp_start, self._ramp)
         if share >= 1.0 and self._mode == Mode.RAMPING:
             self._set(Mode.ACTIVE, "", "the policy commands")
@@ -414,7 +403,7 @@ class PolicyRunner:
             limited = self._limiter.step(self._zero)
             self._supervisor.commanded(limited.velocity, None)
             return self._values(limited.position, limited.velocity, self._limiter.at_rest)
-        limited = self._limiter.step(self._wanted(now), state.position if self._closed_loop else None)
+        limited = self._limiter.step(self._wanted(now, inference), state.position if self._closed_loop else None)
         self._supervisor.commanded(limited.velocity, state.position)
         if inference and limited.limited:
             self.counters.limited_commands += 1

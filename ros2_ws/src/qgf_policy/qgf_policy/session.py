@@ -20,7 +20,8 @@ from qgf_policy.loop import ControlLoop, LoopReport
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.preflight import Preflight, warm_up
 from qgf_policy.realtime import Companions
-from qgf_policy.ros_port import ClockPort, EstopPort, RosPort
+from qgf_policy.references import ReferenceMessage
+from qgf_policy.ros_port import ClockPort, EstopPort, ReferencePort, RosPort
 from qgf_policy.settings import RealtimeSettings
 from qgf_policy.sim_time import SimClock
 
@@ -90,7 +91,10 @@ class Session:
             overrun_share=parameters.overrun_share,
             tell=tell,
         )
+        self._reference_port: ReferencePort | None = None
         try:
+            if flight.bundle.manifest.aim == "reference":
+                self._reference_port = ReferencePort(node, self._hear_reference)
             self.loop.start()
         except BaseException:
             self._take_down()
@@ -103,6 +107,10 @@ class Session:
         )
         if parameters.dry_run:
             self.summary += ", dry run: nothing is sent to the arm"
+
+    def _hear_reference(self, message: ReferenceMessage) -> None:
+        # A refusal is counted, and told by the runner's status.
+        self.loop.call(lambda state, now: self.runner.set_reference(message, state, now))
 
     def activate(self) -> None:
         """Begin to command; waits a little for joint states. :raises StateError: refused."""
@@ -203,5 +211,6 @@ class Session:
 
     def _take_down(self) -> None:
         self._port.destroy()
-        if self._clock_port is not None:
-            self._clock_port.destroy()
+        for port in (self._clock_port, self._reference_port):
+            if port is not None:
+                port.destroy()

@@ -28,7 +28,7 @@ class RunnerSettings:
     state_timeout: float = 0.0
     """The same as a time, in place of stale_periods; 0 means stale_periods counts."""
     goal_timeout: float = 0.0
-    """A goal older than this is stale; 0 means never."""
+    """A goal older than this, or a reference ended so long ago, is stale; 0 means never."""
     tracking_limit: float = 0.3
     """Largest distance of a joint from where its commands should have brought it [rad]; 0 means any."""
     saturation_time: float = 3.0

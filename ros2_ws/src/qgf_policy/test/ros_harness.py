@@ -199,14 +199,15 @@ class Child:
         self.popen.wait(10)
 
 
-def policy_node(domain, errors, remap=(), **parameters):
+def policy_node(domain, errors, remap=(), start=START, **parameters):
     """policy_node as a child, before an arm that nobody gets hurt by.
 
     :param remap: rules such as "joint_states:=other".
+    :param start: what Python runs.
     """
     parameters = {"allow_controller_without_timeout": "true"} | parameters
     options = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     options += [word for rule in remap for word in ("-r", rule)]
-    return Child([*START, *options], domain, errors)
+    return Child([*start, *options], domain, errors)
 
 

@@ -7,6 +7,8 @@ import yaml
 from qgf_core.config import find_config, load_yaml
 from qgf_core.errors import BundleError, ConfigError
 from qgf_core.robot import load_robot
+from qgf_core.signing import load_private_key, make_keys, sign_bundle
+from qgf_policy.checklist import check_bundle
 from qgf_policy.parameters import PARAMETERS, PolicyParameters, defaults, judge_changes
 from qgf_policy.preflight import inside, prepare, warm_up
 
@@ -82,6 +84,25 @@ def test_velocities_need_a_controller_that_stops_by_itself_or_a_word_that_it_nee
     path = tmp_path / "timed.yaml"
     path.write_text(yaml.safe_dump(data))
     assert prepare(parameters(robot=str(path), **strict)).settings.command_interface == "velocity"
+
+
+def test_where_keys_are_trusted_only_bundles_signed_with_one_run(parameters, bundle_path, tmp_path):
+    for stem, name in (("trusted/lab", "lab.pt"), ("other", "other.pt")):
+        make_keys(tmp_path / stem)
+        sign_bundle(bundle_path, load_private_key(tmp_path / f"{stem}.key"), tmp_path / name)
+    trusted = str(tmp_path / "trusted")
+    flight = prepare(parameters(bundle=str(tmp_path / "lab.pt"), trusted_keys=trusted))
+    assert flight.bundle.signer.startswith("lab (") and "signed by lab (" in check_bundle(flight).found
+    assert "not signed" in check_bundle(prepare(parameters())).found
+    for name, words in (("other.pt", "not among the trusted keys"), (str(bundle_path), "is not signed")):
+        with pytest.raises(BundleError, match=words) as refused:
+            prepare(parameters(bundle=str(tmp_path / name), trusted_keys=trusted))
+        assert "\n" not in str(refused.value)
+    for places in (str(tmp_path / "none"), str(tmp_path / "lab.pt"), ":"):
+        with pytest.raises(ConfigError):
+            prepare(parameters(bundle=str(tmp_path / "lab.pt"), trusted_keys=places))
+    # Nobody who may set parameters of a running node can switch it off.
+    assert next(spec for spec in PARAMETERS if spec.name == "trusted_keys").counts == "start"
 
 
 def test_a_robot_that_takes_efforts_only_is_refused_in_a_sentence(export, parameters, tmp_path):

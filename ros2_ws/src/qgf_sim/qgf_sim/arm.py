@@ -11,8 +11,16 @@ import pybullet
 from numpy.typing import NDArray
 
 from qgf_core.errors import RobotError
-from qgf_core.robot import RobotSpec, links_without_inertia, read_urdf
-from qgf_sim.engine import PAYLOAD_LINK, POSITION_GAIN, PhysicsSpec, SimulatedArm, urdf_with_payload
+from qgf_core.robot import RobotSpec, links_without_inertia, read_urdf, strip_meshes
+from qgf_sim.engine import (
+    PAYLOAD_LINK,
+    POSITION_GAIN,
+    PhysicsSpec,
+    SimulatedArm,
+    massive_links,
+    urdf_with_payload,
+    with_shifted_masses,
+)
 from qgf_sim.quiet import quiet_native_output
 
 Vector = NDArray[np.float64]
@@ -33,16 +41,22 @@ class PyBulletArm(SimulatedArm):
             self._client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
         if self._client < 0:
             raise RobotError(robot.urdf, "", "PyBullet cannot open a window", "set DISPLAY or run without the window")
-        flags = pybullet.URDF_USE_INERTIA_FROM_FILE | (0 if gui else pybullet.URDF_IGNORE_VISUAL_SHAPES)
+        self._flags = pybullet.URDF_USE_INERTIA_FROM_FILE | (0 if gui else pybullet.URDF_IGNORE_VISUAL_SHAPES)
+        self._centre_of_mass: tuple[tuple[float, float, float], ...] = ()
+        self._load(urdf_with_payload(robot) if payload else None)
+
+    def _load(self, urdf: str | None) -> None:
+        """The robot's own URDF, or one given as text, which has no meshes."""
+        robot = self.robot
         with tempfile.TemporaryDirectory() as folder:
             path = Path(robot.urdf)
-            if payload:
-                path = Path(folder) / "payload.urdf"
-                path.write_text(urdf_with_payload(robot), encoding="utf-8")
+            if urdf is not None:
+                path = Path(folder) / "changed.urdf"
+                path.write_text(urdf, encoding="utf-8")
             try:
                 with quiet_native_output():
                     self._body = pybullet.loadURDF(
-                        str(path), useFixedBase=True, flags=flags, physicsClientId=self._client
+                        str(path), useFixedBase=True, flags=self._flags, physicsClientId=self._client
                     )
             except pybullet.error as error:
                 raise RobotError(
@@ -58,6 +72,7 @@ class PyBulletArm(SimulatedArm):
         pybullet.setPhysicsEngineParameter(numSolverIterations=_SOLVER_ITERATIONS, **client)
         massless = links_without_inertia(read_urdf(self.robot))
         index = {}
+        self._link_index: dict[str, int] = {}
         self._payload = -1
         for i in range(pybullet.getNumJoints(self._body, **client)):
             info = pybullet.getJointInfo(self._body, i, **client)
@@ -71,6 +86,7 @@ class PyBulletArm(SimulatedArm):
             )
             if info[12].decode() in massless:  # PyBullet takes 1 kg and 1 kg m^2 for what is not told
                 pybullet.changeDynamics(self._body, i, mass=0.0, localInertiaDiagonal=(0.0, 0.0, 0.0), **client)
+            self._link_index[info[12].decode()] = i
             if info[12].decode() == PAYLOAD_LINK:
                 self._payload = i
             if info[2] in (pybullet.JOINT_REVOLUTE, pybullet.JOINT_PRISMATIC):
@@ -103,13 +119,19 @@ class PyBulletArm(SimulatedArm):
             pybullet.resetJointState(self._body, i, 0.0, 0.0, physicsClientId=self._client)
 
     def _set_physics(self, physics: PhysicsSpec) -> None:
+        if physics.centre_of_mass != self._centre_of_mass:  # what PyBullet takes from the URDF only
+            self._centre_of_mass = physics.centre_of_mass
+            pybullet.removeBody(self._body, physicsClientId=self._client)
+            urdf = strip_meshes(read_urdf(self.robot))
+            self._load(urdf_with_payload(self.robot, with_shifted_masses(
+                urdf, physics.centre_of_mass or [(0.0, 0.0, 0.0)] * len(massive_links(urdf)))))
         client = {"physicsClientId": self._client}
         for i, mass, inertia in self._links:
             pybullet.changeDynamics(
                 self._body,
                 i,
                 mass=physics.payload if i == self._payload else physics.mass_factor * mass,
-                localInertiaDiagonal=[physics.mass_factor * value for value in inertia],
+                localInertiaDiagonal=[physics.mass_factor * physics.inertia_factor * value for value in inertia],
                 jointDamping=physics.joint_damping,
                 **client,
             )
@@ -117,6 +139,12 @@ class PyBulletArm(SimulatedArm):
             raise RobotError(self.robot.urdf, PAYLOAD_LINK, "the arm was made without one", "make it with payload=True")
         pybullet.setGravity(*physics.gravity, **client)
         self._forces = (physics.effort_factor * self.robot.effort_limit).tolist()
+
+    def _apply_force(self, link: str, force: Vector) -> None:
+        client = {"physicsClientId": self._client}
+        index = self._link_index[link]
+        point = pybullet.getLinkState(self._body, index, computeForwardKinematics=True, **client)[4]
+        pybullet.applyExternalForce(self._body, index, force.tolist(), point, pybullet.WORLD_FRAME, **client)
 
     def _drive_velocity(self, velocity: Vector, period: float) -> None:
         self._motors_on = True

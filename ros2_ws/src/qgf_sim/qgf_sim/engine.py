@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qgf_core.robot import RobotSpec, read_urdf, strip_meshes
+from qgf_core.kinematics import Kinematics
+from qgf_core.robot import RobotSpec, ToolSpec, parse_urdf, read_urdf, strip_meshes
 from qgf_sim.drive import ActuatorSpec, Drive, actuator_of
 
 Vector = NDArray[np.float64]
@@ -21,12 +24,25 @@ POSITION_GAIN = 0.3
 """Share of a position error that the servo makes up for in one physics period."""
 
 
+class Push(NamedTuple):
+    """A force on the arm from outside."""
+
+    joint: str
+    """The link that this joint moves is pushed, at the origin of its frame."""
+    force: Vector
+    """(3,) in the base frame [N]"""
+
+
 @dataclasses.dataclass(frozen=True)
 class PhysicsSpec:
     """What may differ between two arms of the same URDF."""
 
     mass_factor: float = 1.0
     """Of every link's mass and inertia."""
+    inertia_factor: float = 1.0
+    """Of every link's inertia about its centre of mass, on top of mass_factor."""
+    centre_of_mass: tuple[tuple[float, float, float], ...] = ()
+    """Shift of the centre of mass in its link's frame [m], one for each of `massive_links`; empty: none."""
     payload: float = 0.0
     """Point mass at the tool [kg]."""
     joint_damping: float = 0.5
@@ -37,7 +53,7 @@ class PhysicsSpec:
     """In the base frame [m/s^2]."""
 
     def __post_init__(self) -> None:
-        for name in ("mass_factor", "effort_factor"):
+        for name in ("mass_factor", "inertia_factor", "effort_factor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"physics: {name} {getattr(self, name)} must be positive")
         for name in ("payload", "joint_damping"):
@@ -45,14 +61,43 @@ class PhysicsSpec:
                 raise ValueError(f"physics: {name} {getattr(self, name)} must not be negative")
 
 
-def urdf_with_payload(robot: RobotSpec) -> str:
-    """The robot's URDF without meshes, with a massless link PAYLOAD_LINK at the tool point that a payload can fill."""
+def urdf_with_payload(robot: RobotSpec, urdf: str | None = None) -> str:
+    """The robot's URDF without meshes, with a massless link PAYLOAD_LINK at the tool point that a payload can fill.
+
+    :param urdf: in place of the robot's own, and without meshes.
+    """
     position = " ".join(f"{value:.9g}" for value in robot.tool.offset)
     link = (f'<link name="{PAYLOAD_LINK}"><inertial><mass value="0"/>'
             '<inertia ixx="0" ixy="0" ixz="0" iyy="0" iyz="0" izz="0"/></inertial></link>')
     joint = (f'<joint name="{PAYLOAD_LINK}_mount" type="fixed"><origin xyz="{position}"/>'
              f'<parent link="{robot.tool.link}"/><child link="{PAYLOAD_LINK}"/></joint>')
-    return strip_meshes(read_urdf(robot)).replace("</robot>", f"{link}{joint}</robot>")
+    return (urdf or strip_meshes(read_urdf(robot))).replace("</robot>", f"{link}{joint}</robot>")
+
+
+def massive_links(urdf_text: str) -> tuple[str, ...]:
+    """Links that have an <inertial>, in the URDF's order."""
+    links = parse_urdf(urdf_text, "URDF").findall("link")
+    return tuple(link.get("name", "") for link in links if link.find("inertial") is not None)
+
+
+def with_shifted_masses(urdf_text: str, shifts: Sequence[tuple[float, float, float]]) -> str:
+    """The URDF with the centres of mass of its `massive_links` shifted (k, 3) [m] in their links' frames."""
+    root = parse_urdf(urdf_text, "URDF")
+    inertials = [found for link in root.findall("link") if (found := link.find("inertial")) is not None]
+    for inertial, shift in zip(inertials, shifts, strict=True):
+        origin = inertial.find("origin")
+        if origin is None:
+            origin = ElementTree.SubElement(inertial, "origin")
+        place = [float(value) for value in origin.get("xyz", "0 0 0").split()]
+        origin.set("xyz", " ".join(f"{a + b:.9g}" for a, b in zip(place, shift, strict=True)))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def moved_link(urdf_text: str, joint: str) -> str:
+    """The link that a joint moves."""
+    found = parse_urdf(urdf_text, "URDF").find(f"joint[@name='{joint}']/child")
+    assert found is not None  # the robot was checked against its URDF
+    return found.get("link", "")
 
 
 class SimulatedArm(abc.ABC):
@@ -69,6 +114,8 @@ class SimulatedArm(abc.ABC):
 
     def __init__(self, robot: RobotSpec, physics_rate: float) -> None:
         self.robot, self.period = robot, 1.0 / physics_rate
+        self._push: Push | None = None
+        self._levers: dict[str, tuple[str, Kinematics]] = {}
         self._make_drives(actuator_of(robot.drive))
 
     def _make_drives(self, actuator: ActuatorSpec) -> None:
@@ -84,8 +131,25 @@ class SimulatedArm(abc.ABC):
         self._make_drives(actuator)
         self._set_physics(physics)
 
+    def push(self, push: Push | None) -> None:
+        """Push the arm from the next `step` on, until told otherwise, or `reset`."""
+        self._push = push
+
+    def _pushed(self, push: Push) -> Vector:
+        """Lets a push act in the coming physics step. Returns how far it drives the servos off their speed
+        (n,) [rad/s]: its torque by their stiffness, as a servo without integral answers it."""
+        joint, force = push
+        if joint not in self._levers:
+            urdf = strip_meshes(read_urdf(self.robot))
+            link = moved_link(urdf, joint)
+            self._levers[joint] = link, Kinematics(urdf, self.robot.joint_names, ToolSpec(link))
+        link, kinematics = self._levers[joint]
+        self._apply_force(link, force)
+        return np.asarray(kinematics.tool_jacobian(self.state()[0]).T @ force / self._velocity.spec.stiffness)
+
     def reset(self, position: Vector) -> None:
         """Put the arm at rest at joint positions (n,) [rad]; forget all commands."""
+        self._push = None
         self._place(np.asarray(position, dtype=np.float64))
         self._rest(np.asarray(position))
 
@@ -109,14 +173,16 @@ class SimulatedArm(abc.ABC):
         h = self.period if period is None else period
         nanoseconds = None if period is None else round(period * 1e9)
         for _ in range(steps):
+            yielding = None if self._push is None else self._pushed(self._push)
             if interface == "velocity":
-                self._drive_velocity(self._velocity.step(command, nanoseconds), h)
+                wanted = self._velocity.step(command, nanoseconds)
+                self._drive_velocity(wanted if yielding is None else wanted + yielding, h)
             elif interface == "position":
                 target = self._position.step(command, nanoseconds)
                 # Feeding the target's velocity forward keeps the servo's lag at the drive's own.
                 velocity = (target - self._last_position_target) / h
                 self._last_position_target = target
-                self._drive_position(target, velocity, h)
+                self._drive_position(target, velocity if yielding is None else velocity + yielding, h)
             elif interface == "effort":
                 torque = self._effort.step(command, nanoseconds)
                 if self._braked_periods > 0:  # the brakes are released when the first torque takes effect, not before
@@ -155,6 +221,10 @@ class SimulatedArm(abc.ABC):
 
     @abc.abstractmethod
     def _set_physics(self, physics: PhysicsSpec) -> None: ...
+
+    @abc.abstractmethod
+    def _apply_force(self, link: str, force: Vector) -> None:
+        """A force (3,) [N] in the base frame on the origin of a link's frame, in the coming physics step only."""
 
     @abc.abstractmethod
     def _drive_velocity(self, velocity: Vector, period: float) -> None:

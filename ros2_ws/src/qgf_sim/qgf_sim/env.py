@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reach task as a Gymnasium environment: the same observation, decoder and limiter as on the robot, over
-PyBullet."""
+"""A task as a Gymnasium environment: the same observation, decoder and limiter as on the robot, over simulated
+physics."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from qgf_core.action import ActionDecoder, ActionSpec
+from qgf_core.action import ActionDecoder
+from qgf_core.interpolator import Interpolator
 from qgf_core.kinematics import Kinematics
-from qgf_core.limiter import Limiter
+from qgf_core.limiter import LimitedCommand, Limiter
 from qgf_core.observation import ObservationBuilder
+from qgf_core.reference import JointReference
 from qgf_core.robot import RobotSpec, load_robot, read_urdf, strip_meshes
 from qgf_sim.drive import actuator_of
+from qgf_sim.effort import following_torque
 from qgf_sim.engine import PhysicsSpec
 from qgf_sim.engines import Engine, make_arm
 from qgf_sim.perturb import Perturbation, draw
-from qgf_sim.reach import ReachConfig, draw_episode, load_reach, reward_terms
 from qgf_sim.sensors import SensorSpec, StateSensor
+from qgf_sim.task import TaskConfig
+from qgf_sim.tasks import load_task, make_task
 
 
-class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """Bring the tool to a goal with joint velocity commands.
+class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """An arm with a task.
 
-    An action in [-1, 1]^n is a share of policy_velocity. It takes effect after the drive's latency. The measured state
-    carries noise; reward and success come from the true one.
+    An action in [-1, 1]^n means what the task's `action` says, by default a share of policy_velocity. It takes effect
+    after the drive's latency. The measured state carries noise; reward and success come from the true one.
 
     :param robot: name, YAML path or RobotSpec.
-    :param config: task; by default config/tasks/reach.yaml.
+    :param config: task, or its name in config/tasks.
     :param sensor_noise: whether the measured state carries noise.
     :param engine: the physics, see qgf_sim.engines.
     :param perturbation: what differs from the robot's own drives, physics and sensors; drawn for each episode, and told
@@ -43,67 +47,90 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     def __init__(
         self,
         robot: str | RobotSpec = "panda",
-        config: ReachConfig | None = None,
+        config: TaskConfig | str = "reach",
         sensor_noise: bool = True,
         gui: bool = False,
         engine: Engine = "pybullet",
         perturbation: Perturbation | None = None,
     ) -> None:
         self.robot = load_robot(robot) if isinstance(robot, str) else robot
-        self.config = load_reach() if config is None else config
+        self.config = load_task(config) if isinstance(config, str) else config
         noise = (self.config.position_noise, self.config.velocity_noise) if sensor_noise else (0.0, 0.0)
         self._sensor_spec = SensorSpec(*noise)
         self._sensor = StateSensor(self._sensor_spec)
         self._perturbation, self._period_jitter = perturbation, 0.0
         self.urdf = read_urdf(self.robot)
         self._kinematics = Kinematics(strip_meshes(self.urdf), self.robot.joint_names, self.robot.tool)
+        self.task = make_task(self.config, self.robot, self._kinematics)
         self._builder = ObservationBuilder(self.config.observation, self.robot, self._kinematics)
-        self.action_spec = ActionSpec("joint_velocity", tuple(self.robot.policy_velocity))
-        self._decoder = ActionDecoder(self.action_spec)
+        rate, period = self.config.control_rate, 1.0 / self.config.control_rate
+        self.action_spec = self.config.action.spec(self.robot, rate, self.task.posture_task)
+        self._decoder = ActionDecoder(self.action_spec, self.robot, self._kinematics, period)
+        self._interface = self.config.action.interface
         drive = self.robot.drive
-        self._limiter = Limiter(self.robot, 1.0 / self.config.control_rate, drive.latency + drive.time_constant)
+        # As the runner does it: positions are limited by what was commanded, velocities by what is measured.
+        self._closed_loop = self._interface == "velocity"
+        commands = self.config.commands
+        response = drive.latency + drive.time_constant if self._closed_loop else 0.0
+        self._limiter = Limiter(self.robot, 1.0 / (rate * commands), response)
+        self._interpolator = Interpolator(len(self.robot.joints), commands)
         payload = perturbation is not None and perturbation.payload is not None
-        self._arm = make_arm(engine, self.robot, self.config.physics_rate, gui, payload)
+        self._arm = make_arm(engine, self.robot, self.config.stepped_rate, gui, payload)
         n = len(self.robot.joints)
         self.observation_space = spaces.Box(-100.0, 100.0, (self._builder.size,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (n,), np.float32)
         self.goal = np.zeros(3)
+        self.reference: JointReference | None = None
         self._previous_action = np.zeros(n)
         self._measured = (np.zeros(n), np.zeros(n))
         self._distance = 0.0
-        self._steps = 0
+        self._steps = self._time = 0
+        self._period = round(1e9 * period)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start an episode. `options` may hold `start` (n,) [rad] and `goal` (3,) [m] in place of drawn ones."""
+        """Start an episode. `options` may hold `start` (n,) [rad] and `goal` (3,) [m], or (7,) with a quaternion, or
+        `reference` in place of drawn ones; `continue: True` leaves the arm as it is, in the middle of its motion, and
+        only draws what it is to do next."""
         super().reset(seed=seed)
         given = options or {}
-        drawn_start, drawn_goal = draw_episode(self.config, self.robot, self.np_random)
-        start = np.asarray(given.get("start", drawn_start), dtype=np.float64)
-        self.goal = np.asarray(given.get("goal", drawn_goal), dtype=np.float64)
-        drawn = self._draw_arm()
-        self._arm.reset(start)
-        self._sensor.reset()
-        self._builder.reset()
-        self._previous_action = np.zeros(len(self.robot.joints))
-        self._steps = 0
-        observation = self._observe()
-        self._limiter.reset(self._measured[0])
-        self._distance = self._true_distance()
+        goes_on = bool(given.get("continue"))
+        start = self._true[0] if goes_on else given.get("start")
+        episode = self.task.draw(self.np_random, None if start is None else np.asarray(start, dtype=np.float64))
+        if "goal" in given:
+            episode = episode._replace(goal=np.asarray(given["goal"], dtype=np.float64))
+        if "reference" in given:
+            episode = episode._replace(reference=given["reference"])
+        self.goal, self.reference = episode.goal, episode.reference
+        drawn: dict[str, float | list[float]] = {}
+        self._steps = self._time = 0
+        if goes_on:
+            observation = self._build()
+        else:
+            drawn = self._draw_arm()
+            self._arm.reset(episode.start)
+            self._sensor.reset()
+            self._builder.reset()
+            self._previous_action = np.zeros(len(self.robot.joints))
+            observation = self._observe()
+            self._limiter.reset(self._measured[0])
+            self._interpolator.restart(self._limiter.velocity)
+        self._distance = self.task.begin(episode, self._true[0])
         return observation, {
             "goal": self.goal.copy(),
-            "start": start,
+            "start": episode.start,
             "distance": self._distance,
             "measured": self._measured,
             "perturbation": drawn,
+            **episode.told,
         }
 
     def _draw_arm(self) -> dict[str, float | list[float]]:
         """The arm of this episode; returns what was drawn. After goal and start, which stay those of the seed."""
         if self._perturbation is None:
             return {}
-        drawn = draw(self._perturbation, self.robot, self._sensor_spec, self.np_random)
+        drawn = draw(self._perturbation, self.robot, self._sensor_spec, self.np_random, self.task.difficulty)
         self._arm.configure(drawn.actuator, drawn.physics)
         self._sensor = StateSensor(drawn.sensor)
         self._period_jitter = drawn.period_jitter
@@ -118,20 +145,32 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             self._perturbation, self._period_jitter = None, 0.0
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One control period. `info`: distance [m], is_success, reward_terms, the limited command [rad/s], the
-        measured state and the true joint velocity [rad/s]."""
+        """One control period.
+
+        `info`: distance (the task's error [m or rad]), is_success, reward_terms, the last limited command [rad/s], what
+        the drives were sent (the same, or [rad] or [N m]), the measured state and the true joint velocity [rad/s].
+        """
         if not np.isfinite(action).all():
             raise ValueError(f"action {action} is not finite")
-        command = self._limiter.step(self._decoder.decode(action), self._measured[0])
+        measured = self._measured[0]
+        base = measured if self._closed_loop else self._limiter.position
+        self._interpolator.aim(self._decoder.decode(action, base, self._limiter.velocity))
         period, elapsed = None, 1.0 / self.config.control_rate
         if self._period_jitter > 0.0:
             stretch = 1.0 + self.np_random.uniform(-self._period_jitter, self._period_jitter)
             period, elapsed = stretch * self._arm.period, stretch * elapsed
-        self._arm.step(command.velocity, steps=self.config.substeps, period=period)
+        self._arm.push(self.task.push(1e-9 * self._time))
+        commands = self._interpolator.substeps
+        for k in range(commands):
+            if k:  # the limiter goes by the state at each command, as on the arm
+                self._sense(elapsed / commands)
+            command = self._limiter.step(self._interpolator.step(), self._measured[0] if self._closed_loop else None)
+            sent = self._sent(command)
+            self._arm.step(sent, self._interface, self.config.substeps // commands, period)
+        self._time += self._period if period is None else round(1e9 * elapsed)
         self._previous_action = np.asarray(action, dtype=np.float64)
-        observation = self._observe(elapsed)
-        previous, self._distance = self._distance, self._true_distance()
-        terms = reward_terms(self.config, self._distance, previous, action)
+        observation = self._observe(elapsed / commands)
+        self._distance, terms = self.task.measure(self._true[0], action, 1e-9 * self._time)
         self._steps += 1
         truncated = self._steps >= self.config.episode_steps
         info = {
@@ -139,15 +178,31 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             "is_success": self.succeeded,
             "reward_terms": terms,
             "command": command.velocity,
+            "sent": sent,
             "measured": self._measured,
             "joint_velocity": self._true[1],
         }
         return observation, sum(terms.values()), False, truncated, info
 
-    def _observe(self, elapsed: float = 0.0) -> NDArray[np.float32]:
+    def _sent(self, command: LimitedCommand) -> NDArray[np.float64]:
+        """What the drives get (n,)."""
+        if self._interface == "velocity":
+            return command.velocity
+        if self._interface == "position":
+            return command.position
+        return following_torque(self._kinematics, command, *self._measured, self.robot.drive.joint_damping)
+
+    def _sense(self, elapsed: float) -> None:
         self._true = self._arm.state()
         self._measured = self._sensor.measure(*self._true, elapsed, self.np_random)
-        return self._builder.build(*self._measured, self._previous_action, self.goal)
+
+    def _observe(self, elapsed: float = 0.0) -> NDArray[np.float32]:
+        self._sense(elapsed)
+        return self._build()
+
+    def _build(self) -> NDArray[np.float32]:
+        return self._builder.build(
+            *self._measured, self._previous_action, self.goal, self.reference, 1e-9 * self._time)
 
     @property
     def joint_position(self) -> NDArray[np.float64]:
@@ -156,11 +211,8 @@ class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     @property
     def succeeded(self) -> bool:
-        """Whether the tool is within the goal tolerance now."""
-        return self._distance <= self.config.goal_tolerance
-
-    def _true_distance(self) -> float:
-        return float(np.linalg.norm(self._kinematics.tool_position(self._true[0]) - self.goal))
+        """Whether the error is within the task's tolerance now."""
+        return self._distance <= self.task.tolerance
 
     def close(self) -> None:
         """Leave the physics client."""

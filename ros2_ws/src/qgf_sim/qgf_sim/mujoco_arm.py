@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.errors import RobotError
-from qgf_core.robot import RobotSpec
-from qgf_sim.engine import PAYLOAD_LINK, POSITION_GAIN, PhysicsSpec, SimulatedArm, urdf_with_payload
+from qgf_core.robot import RobotSpec, read_urdf
+from qgf_sim.engine import PAYLOAD_LINK, POSITION_GAIN, PhysicsSpec, SimulatedArm, massive_links, urdf_with_payload
 
 Vector = NDArray[np.float64]
-# Links stay apart, so that masses can be changed; inertias are taken as they stand.
-_COMPILER = '<mujoco><compiler fusestatic="false" balanceinertia="false" discardvisual="true"/></mujoco>'
+# Links stay apart, so that masses can be changed; inertias are taken as they stand, where they can be a body's.
+_COMPILER = '<mujoco><compiler fusestatic="false" balanceinertia="{balance}" discardvisual="true"/></mujoco>'
 _UNKNOWN_EFFORT = 1000.0
 """Of a joint that nobody drives and whose URDF tells none [N m or N]."""
 
@@ -29,13 +29,7 @@ class MuJoCoArm(SimulatedArm):
 
     def __init__(self, robot: RobotSpec, physics_rate: float) -> None:
         super().__init__(robot, physics_rate)
-        try:
-            self._model = mujoco.MjModel.from_xml_string(
-                urdf_with_payload(robot).replace("</robot>", f"{_COMPILER}</robot>")
-            )
-        except ValueError as error:
-            raise RobotError(robot.urdf, "", f"MuJoCo cannot read it ({error})", "mend the URDF") from error
-        model = self._model
+        model = self._model = _compile(robot)
         joints = {model.joint(i).name: i for i in range(model.njnt)}
         for name in robot.joint_names:
             if name not in joints:
@@ -47,7 +41,9 @@ class MuJoCoArm(SimulatedArm):
         self._limit = np.where(model.jnt_actfrclimited, model.jnt_actfrcrange[:, 1], _UNKNOWN_EFFORT)
         self._payload = model.body(PAYLOAD_LINK).id
         self._mass, self._inertia = model.body_mass.copy(), model.body_inertia.copy()
+        self._centre, self._massive = model.body_ipos.copy(), massive_links(read_urdf(robot))
         self._data = mujoco.MjData(model)
+        self._outside = np.zeros(model.nv)
         self._demand: tuple[Vector, Vector | None] = (np.zeros(len(driven)), None)
         self._set_physics(PhysicsSpec(joint_damping=robot.drive.joint_damping))
         self.reset(robot.home)
@@ -61,11 +57,21 @@ class MuJoCoArm(SimulatedArm):
         model = self._model
         model.opt.gravity[:] = physics.gravity
         model.dof_damping[:] = physics.joint_damping
+        model.dof_frictionloss[:] = 0.0  # a URDF's <dynamics friction>, which PyBullet ignores; ours is drive.coulomb
         model.body_mass[:] = physics.mass_factor * self._mass
-        model.body_inertia[:] = physics.mass_factor * self._inertia
+        model.body_inertia[:] = physics.mass_factor * physics.inertia_factor * self._inertia
+        model.body_ipos[:] = self._centre
+        for link, shift in zip(self._massive, physics.centre_of_mass, strict=False):
+            body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, link)
+            if body > 0:  # the root link is part of the world, whose mass moves nothing
+                model.body_ipos[body] += shift
         model.body_mass[self._payload] = physics.payload
         self._limit[self._v] = physics.effort_factor * self.robot.effort_limit
         mujoco.mj_setConst(model, self._data)
+
+    def _apply_force(self, link: str, force: Vector) -> None:
+        body = self._model.body(link).id
+        mujoco.mj_applyFT(self._model, self._data, force, np.zeros(3), self._data.xpos[body], body, self._outside)
 
     def _drive_velocity(self, velocity: Vector, period: float) -> None:
         self._demand = velocity, None
@@ -87,10 +93,11 @@ class MuJoCoArm(SimulatedArm):
         # MuJoCo's step: (M + h D) (v' - v) = h (tau - bias - D v); tau for v' = target:
         force = np.zeros(model.nv)
         mujoco.mj_mulM(model, data, force, (target - data.qvel) / period)
-        force += data.qfrc_bias + model.dof_damping * target
+        force += data.qfrc_bias + model.dof_damping * target - self._outside
         if torque is not None:
             force[self._v] = torque
-        data.qfrc_applied[:] = np.clip(force, -self._limit, self._limit)
+        data.qfrc_applied[:] = np.clip(force, -self._limit, self._limit) + self._outside
+        self._outside[:] = 0.0
         mujoco.mj_step2(model, data)
 
     def state(self) -> tuple[Vector, Vector]:
@@ -103,3 +110,21 @@ class MuJoCoArm(SimulatedArm):
 
     def close(self) -> None:
         """Nothing to give back: the memory goes with the object."""
+
+
+def _compile(robot: RobotSpec) -> mujoco.MjModel:
+    """The arm as MuJoCo reads it. Principal moments that break the triangle inequality, as URDFs of real arms have
+    them, are replaced by their mean, link by link, which `./qgf robot check` tells.
+
+    :raises RobotError: MuJoCo cannot read the URDF.
+    """
+    text = urdf_with_payload(robot)
+    for balance in ("false", "true"):
+        try:
+            return mujoco.MjModel.from_xml_string(
+                text.replace("</robot>", f"{_COMPILER.format(balance=balance)}</robot>")
+            )
+        except ValueError as error:
+            if balance == "true" or "balanceinertia" not in str(error):
+                raise RobotError(robot.urdf, "", f"MuJoCo cannot read it ({error})", "mend the URDF") from error
+    raise AssertionError("unreachable")

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from qgf_core.config import find_config, from_mapping, load_yaml
-from qgf_core.robot import RobotSpec
+from qgf_core.robot import RobotSpec, read_urdf
 from qgf_sim.drive import ActuatorSpec, actuator_of
-from qgf_sim.engine import PhysicsSpec
+from qgf_sim.engine import PhysicsSpec, massive_links
 from qgf_sim.sensors import SensorSpec
 
 _GRAVITY = 9.81
@@ -86,6 +86,10 @@ class Perturbation:
     """Of the torque limits."""
     mass_factor: Distribution | None = None
     """Of every link's mass and inertia."""
+    inertia_factor: Distribution | None = None
+    """Of every link's inertia about its centre of mass, on top of mass_factor."""
+    centre_of_mass: Distribution | None = None
+    """Shift of each link's centre of mass along each axis of its frame [m], drawn for each."""
     payload: Distribution | None = None
     """Point mass at the tool [kg]."""
     joint_damping: Distribution | None = None
@@ -126,16 +130,22 @@ def load_perturbation(name: str) -> Perturbation:
 
 
 def draw(
-    perturbation: Perturbation, robot: RobotSpec, sensor: SensorSpec, generator: np.random.Generator
+    perturbation: Perturbation, robot: RobotSpec, sensor: SensorSpec, generator: np.random.Generator, share: float = 1.0
 ) -> Drawn:
-    """An episode's arm: `robot` with the task's `sensor`, and what `perturbation` changes of both."""
+    """An episode's arm: `robot` with the task's `sensor`, and what `perturbation` changes of both.
+
+    :param share: how far from the robot's own value towards the drawn one; a curriculum begins below 1.
+    """
     values: dict[str, float | list[float]] = {}
+
+    def shared(drawn: float, nominal: float) -> float:
+        return drawn if share == 1.0 or math.isinf(nominal) else nominal + share * (drawn - nominal)
 
     def value(name: str, otherwise: float, least: float = 0.0, most: float = math.inf) -> float:
         distribution: Distribution | None = getattr(perturbation, name)
         if distribution is None:
             return otherwise
-        values[name] = drawn = min(max(distribution.draw(generator), least), most)
+        values[name] = drawn = min(max(shared(distribution.draw(generator), otherwise), least), most)
         return drawn
 
     nominal = actuator_of(robot.drive)
@@ -152,10 +162,17 @@ def draw(
     )
     physics = PhysicsSpec(
         mass_factor=value("mass_factor", 1.0, _LEAST_FACTOR),
+        inertia_factor=value("inertia_factor", 1.0, _LEAST_FACTOR),
         payload=value("payload", 0.0),
         joint_damping=robot.drive.joint_damping * value("joint_damping", 1.0),
         effort_factor=value("effort_factor", 1.0, _LEAST_FACTOR),
     )
+    if perturbation.centre_of_mass is not None:
+        links = massive_links(read_urdf(robot))
+        flat = [shared(perturbation.centre_of_mass.draw(generator), 0.0) for _ in range(3 * len(links))]
+        values["centre_of_mass"] = flat
+        shifts = tuple((flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3))
+        physics = dataclasses.replace(physics, centre_of_mass=shifts)
     if perturbation.gravity_tilt is not None:
         tilt, towards = value("gravity_tilt", 0.0, -math.pi), float(generator.uniform(-math.pi, math.pi))
         values["gravity_direction"] = towards
@@ -165,7 +182,7 @@ def draw(
     factor = value("noise", 1.0)
     bias: tuple[float, ...] = ()
     if perturbation.position_bias is not None:
-        bias = tuple(perturbation.position_bias.draw(generator) for _ in robot.joints)
+        bias = tuple(shared(perturbation.position_bias.draw(generator), 0.0) for _ in robot.joints)
         values["position_bias"] = list(bias)
     position_noise, velocity_noise = sensor.position_noise, sensor.velocity_noise
     if robot.identified is not None and position_noise > 0.0:  # what was measured takes the place of the task's guess

@@ -10,9 +10,10 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from qgf_core.config import find_config, from_mapping, load_yaml
+from qgf_core.errors import ConfigError
 from qgf_core.manifest import Box
-from qgf_core.observation import ObservationTerm
 from qgf_core.robot import RobotSpec
+from qgf_sim.task import Drawn, ManifestFields, Task, TaskConfig, draw_start
 
 Vector = NDArray[np.float64]
 
@@ -27,23 +28,11 @@ class ReachReward:
     effort: float = -0.05
 
 
-@dataclasses.dataclass(frozen=True)
-class ReachConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReachConfig(TaskConfig):
     """The reach task; every field of config/tasks/reach.yaml."""
 
-    observation: tuple[ObservationTerm, ...]
     goal_region: Box
-    control_rate: float = 50.0
-    """[Hz]"""
-    physics_rate: float = 200.0
-    """[Hz]"""
-    episode_steps: int = 150
-    start_spread: float = 0.2
-    """[rad]"""
-    position_noise: float = 0.002
-    """[rad]"""
-    velocity_noise: float = 0.02
-    """[rad/s]"""
     goal_tolerance: float = 0.03
     """[m]"""
     reward: ReachReward = ReachReward()
@@ -51,35 +40,73 @@ class ReachConfig:
     """[m]"""
 
     def __post_init__(self) -> None:
-        for name in ("control_rate", "physics_rate", "episode_steps", "goal_tolerance", "precision_width"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
-        for name in ("start_spread", "position_noise", "velocity_noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)} must not be negative")
-        ratio = self.physics_rate / self.control_rate
-        if ratio < 1 or abs(ratio - round(ratio)) > 1e-9:
-            raise ValueError(
-                f"physics_rate {self.physics_rate} Hz must be a multiple of control_rate {self.control_rate} Hz"
-            )
+        super().__post_init__()
+        self.demand("be positive", "goal_tolerance", "precision_width")
+
+
+class ReachTask(Task):
+    """Bring the tool to a position."""
+
+    error_figure = "final_distance_mm"
+    config: ReachConfig
 
     @property
-    def substeps(self) -> int:
-        """Physics steps in a control step."""
-        return round(self.physics_rate / self.control_rate)
+    def tolerance(self) -> float:  # type: ignore[override]
+        """[m]"""
+        return self.config.goal_tolerance
+
+    def draw(self, generator: np.random.Generator, start: Vector | None) -> Drawn:
+        """Start and goal."""
+        drawn_start, goal = draw_episode(self.config, self.robot, generator, self.difficulty)
+        return Drawn(drawn_start if start is None else start, goal)
+
+    def begin(self, drawn: Drawn, position: Vector) -> float:
+        """Distance to the goal [m]."""
+        self._goal = drawn.goal
+        self._distance = self.error(position)
+        return self._distance
+
+    def measure(self, position: Vector, action: NDArray[np.floating], time: float) -> tuple[float, dict[str, float]]:
+        """Distance to the goal [m], and reward terms."""
+        previous, self._distance = self._distance, self.error(position)
+        return self._distance, reward_terms(self.config, self._distance, previous, action)
+
+    def fields(self) -> ManifestFields:
+        """Where goals lie."""
+        return ManifestFields(self.config.goal_region)
+
+    def error(self, position: Vector) -> float:
+        """Distance to the goal [m] from joint positions (n,) [rad]."""
+        return float(np.linalg.norm(self.kinematics.tool_position(position) - self._goal))
 
 
 def load_reach(name: str = "reach") -> ReachConfig:
     """The task in config/tasks/<name>.yaml or a YAML file. :raises ConfigError: unknown task, key or value."""
     path = find_config("tasks", name)
-    return from_mapping(ReachConfig, load_yaml(path), path)
+    data = load_yaml(path)
+    kind = data.pop("kind", "reach")
+    if kind != "reach":
+        raise ConfigError(path, "kind", f"'{kind}' is not reach", "choose a task of that kind")
+    return from_mapping(ReachConfig, data, path)
 
 
-def draw_episode(config: ReachConfig, robot: RobotSpec, generator: np.random.Generator) -> tuple[Vector, Vector]:
-    """Start pose (n,) [rad] round home and goal (3,) [m] in the base frame of one episode."""
-    start = robot.home + generator.uniform(-config.start_spread, config.start_spread, len(robot.joints))
-    start = np.clip(start, robot.position_lower + robot.position_margin, robot.position_upper - robot.position_margin)
-    return start, generator.uniform(config.goal_region.lower, config.goal_region.upper)
+def draw_in_box(box: Box, generator: np.random.Generator, share: float = 1.0) -> Vector:
+    """A point (3,) in a box; with a `share` below 1 in the box shrunk to that size about its middle."""
+    if share == 1.0:
+        return np.asarray(generator.uniform(box.lower, box.upper))
+    middle, half = 0.5 * np.add(box.lower, box.upper), 0.5 * share * np.subtract(box.upper, box.lower)
+    return np.asarray(generator.uniform(middle - half, middle + half))
+
+
+def draw_episode(
+    config: ReachConfig, robot: RobotSpec, generator: np.random.Generator, share: float = 1.0
+) -> tuple[Vector, Vector]:
+    """Start pose (n,) [rad] round home and goal (3,) [m] in the base frame of one episode.
+
+    :param share: of the start's spread and of the goal region's size.
+    """
+    start = draw_start(config, robot, generator, share)
+    return start, draw_in_box(config.goal_region, generator, share)
 
 
 def seeded_episode(config: ReachConfig, robot: RobotSpec, seed: int) -> tuple[Vector, Vector]:

@@ -2,18 +2,20 @@
 """PyBullet and MuJoCo from the same URDF: free fall, gravity at rest, step responses; pinocchio as the referee."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pinocchio
 import pytest
 
 from qgf_core.errors import ConfigError, RobotError
-from qgf_core.robot import load_robot, read_urdf, strip_meshes
+from qgf_core.kinematics import Kinematics
+from qgf_core.robot import ToolSpec, load_robot, read_urdf, strip_meshes
 from qgf_sim.arm import PyBulletArm
 from qgf_sim.drive import ActuatorSpec
-from qgf_sim.engine import PhysicsSpec, urdf_with_payload
+from qgf_sim.engine import POSITION_GAIN, PhysicsSpec, Push, massive_links, urdf_with_payload, with_shifted_masses
 from qgf_sim.engines import make_arm
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.mujoco_arm import MuJoCoArm
 
 ARMS = ["panda", "iiwa", "ur5e"]
@@ -24,8 +26,8 @@ FREE = PhysicsSpec(joint_damping=0.0)
 class Referee:
     """Equations of motion by pinocchio, fingers held."""
 
-    def __init__(self, spec, payload=0.0):
-        full = pinocchio.buildModelFromXML(strip_meshes(read_urdf(spec)))
+    def __init__(self, spec, payload=0.0, urdf=None):
+        full = pinocchio.buildModelFromXML(urdf or strip_meshes(read_urdf(spec)))
         if payload:
             frame = full.frames[full.getFrameId(spec.tool.link)]
             place = frame.placement * pinocchio.SE3(np.eye(3), np.array(spec.tool.offset))
@@ -122,6 +124,79 @@ def test_a_payload_weighs_what_it_does_where_the_tool_is(engine, robot):
     arm.close()
     expected = 4e-3 * referee.acceleration(arm.robot.home, np.zeros_like(torque), np.zeros_like(torque))
     assert velocity == pytest.approx(expected, abs=0.02 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("robot", ARMS)
+def test_centres_of_mass_and_inertias_are_where_and_what_is_said(engine, robot):
+    """Weight: the torque that holds the changed arm. Inertia: the first steps of its fall."""
+    spec = load_robot(robot)
+    plain = strip_meshes(read_urdf(spec))
+    shifts = tuple(map(tuple, np.random.default_rng(1).uniform(-0.03, 0.03, (len(massive_links(plain)), 3)).tolist()))
+    physics = dataclasses.replace(FREE, centre_of_mass=shifts, inertia_factor=1.5)
+    heavier = re.sub(r'\b(i[xyz][xyz])="([^"]*)"', lambda m: f'{m[1]}="{1.5 * float(m[2])}"', plain)
+    referee, nominal = Referee(spec, urdf=with_shifted_masses(heavier, shifts)), Referee(spec)
+    arm = made(engine, robot, physics=physics)
+    torque = referee.gravity(spec.home)
+    assert np.abs(torque - nominal.gravity(spec.home)).max() > 0.3
+    for _ in range(20):
+        arm.step(torque, "effort")
+    assert np.abs(arm.state()[1]).max() < 1e-3
+    still = np.zeros_like(torque)
+    expected = 4e-3 * referee.acceleration(spec.home, still, still)
+    arm.reset(spec.home)
+    assert fall(arm, 4)[1] == pytest.approx(expected, abs=0.02 * np.abs(expected).max())
+    arm.configure(IDEAL, FREE)  # and back to what it was
+    arm.reset(spec.home)
+    expected = 4e-3 * nominal.acceleration(spec.home, still, still)
+    assert fall(arm, 4)[1] == pytest.approx(expected, abs=0.02 * np.abs(expected).max())
+    arm.close()
+
+
+@pytest.mark.parametrize("robot", ARMS)
+def test_a_push_accelerates_an_arm_that_is_held_by_torques(engine, robot):
+    """M dv = J^T F dt, J of the pushed link's frame; none of it is left after the push, nor after a reset."""
+    arm = made(engine, robot)
+    spec, referee = arm.robot, Referee(arm.robot)
+    torque, still, joint = referee.gravity(spec.home), np.zeros(len(spec.joints)), spec.joint_names[-2]
+    force = np.array([20.0, -30.0, 10.0])
+    pinocchio.computeJointJacobians(referee.model, referee.data, spec.home)
+    jacobian = pinocchio.getJointJacobian(referee.model, referee.data, referee.model.getJointId(joint),
+                                          pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED)[:3]
+    arm.push(Push(joint, force))
+    for _ in range(4):
+        arm.step(torque, "effort")
+    velocity = arm.state()[1]
+    expected = 4e-3 * referee.acceleration(spec.home, still, torque + jacobian.T @ force)
+    assert np.abs(expected).max() > 0.04
+    assert velocity == pytest.approx(expected, abs=0.03 * np.abs(expected).max())
+    arm.push(None)
+    arm.step(torque, "effort")
+    assert arm.state()[1] == pytest.approx(velocity, abs=0.05 * np.abs(expected).max())
+    arm.push(Push(joint, force))
+    arm.reset(spec.home)
+    arm.step(torque, "effort")
+    assert np.abs(arm.state()[1]).max() < 1e-3
+    arm.close()
+
+
+@pytest.mark.parametrize("interface", ["velocity", "position"])
+def test_a_servo_yields_to_a_push_by_its_stiffness(engine, interface):
+    """Torque by stiffness is the speed it loses: 10 N at the wrist of a Panda, against 50 N m s/rad."""
+    arm = made(engine, "panda", 200.0)
+    command = np.zeros(7) if interface == "velocity" else arm.robot.home
+    arm.push(Push("panda_joint6", np.array([0.0, 10.0, 0.0])))
+    arm.step(command, interface, steps=8 if interface == "velocity" else 60)
+    position, velocity = arm.state()
+    arm.close()
+    kinematics = Kinematics(strip_meshes(read_urdf(arm.robot)), arm.robot.joint_names, ToolSpec("panda_link6"))
+    yielding = kinematics.tool_jacobian(arm.robot.home).T @ [0.0, 10.0, 0.0] / 50.0
+    assert np.abs(yielding).max() > 0.05
+    if interface == "velocity":
+        assert velocity == pytest.approx(yielding, abs=0.05 * np.abs(yielding).max())
+    else:  # at rest where POSITION_GAIN of the error in a period makes up for it
+        assert position - arm.robot.home == pytest.approx(
+            0.005 / POSITION_GAIN * yielding, abs=0.001 * np.abs(yielding).max())
+        assert np.abs(velocity).max() < 0.02 * np.abs(yielding).max()
 
 
 @pytest.mark.parametrize("robot", ARMS)
@@ -227,7 +302,7 @@ def test_a_period_of_its_own_moves_the_arm_by_as_much(engine):
 
 
 def test_the_task_runs_on_the_second_engine_by_the_same_seeds():
-    first, second, pybullet = (ReachEnv("panda", engine=name) for name in ("mujoco", "mujoco", "pybullet"))
+    first, second, pybullet = (ArmEnv("panda", engine=name) for name in ("mujoco", "mujoco", "pybullet"))
     actions = np.random.default_rng(0).uniform(-0.5, 0.5, (60, 7)).astype(np.float32)
     logs = []
     for env in (first, second, pybullet):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reach environments: API, determinism, latency, limits, noise, reward, ends of episodes."""
+"""The environments, by the reach task: API, determinism, latency, limits, noise, reward, ends of episodes."""
 
 import dataclasses
 import hashlib
@@ -17,22 +17,23 @@ from gymnasium.utils.env_checker import check_env
 from qgf_core.observation import ObservationTerm
 from qgf_core.robot import load_robot
 from qgf_sim.arm import PyBulletArm
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.reach import load_reach, seeded_episode
 
 IDS = {"panda": "QGF/Reach-Panda-v0", "iiwa": "QGF/Reach-Iiwa-v0", "ur5e": "QGF/Reach-Ur5e-v0"}
+MORE_IDS = ["QGF/Reach-iiwa-v0", "QGF/ReachPose-Panda-v0", "QGF/Track-UR5e-v0", "QGF/Hold-iiwa-v0"]
 
 
 @pytest.fixture(scope="module", params=sorted(IDS))
 def env(request):
-    environment = ReachEnv(request.param)
+    environment = ArmEnv(request.param)
     yield environment
     environment.close()
 
 
 @pytest.fixture(scope="module")
 def panda():
-    environment = ReachEnv("panda")
+    environment = ArmEnv("panda")
     yield environment
     environment.close()
 
@@ -49,7 +50,7 @@ def rollout(env, seed, steps=60):
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("name", IDS.values())
+@pytest.mark.parametrize("name", [*IDS.values(), *MORE_IDS])
 def test_the_checker_of_gymnasium_has_nothing_to_say(name):
     made = gymnasium.make(name)
     with warnings.catch_warnings():
@@ -60,7 +61,7 @@ def test_the_checker_of_gymnasium_has_nothing_to_say(name):
 
 @pytest.mark.parametrize("robot", sorted(IDS))
 def test_seeds_reproduce_bit_for_bit_in_this_and_in_another_process(robot):
-    first, second = ReachEnv(robot), ReachEnv(robot)
+    first, second = ArmEnv(robot), ArmEnv(robot)
     expected = rollout(first, 7)
     assert rollout(second, 7) == expected
     assert rollout(second, 8) != expected
@@ -68,7 +69,7 @@ def test_seeds_reproduce_bit_for_bit_in_this_and_in_another_process(robot):
     first.close()
     second.close()
     code = ("import importlib.util as u, sys; s = u.spec_from_file_location('t', sys.argv[1]); "
-            "t = u.module_from_spec(s); s.loader.exec_module(t); print(t.rollout(t.ReachEnv(sys.argv[2]), 7))")
+            "t = u.module_from_spec(s); s.loader.exec_module(t); print(t.rollout(t.ArmEnv(sys.argv[2]), 7))")
     run = subprocess.run([sys.executable, "-c", code, __file__, robot], capture_output=True, text=True, timeout=60,
                          check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     assert run.stdout.split() == [expected]
@@ -126,7 +127,7 @@ class _LinkOracle:
 def test_histories_begin_anew_with_each_episode():
     task = load_reach()
     long = dataclasses.replace(task, observation=(ObservationTerm("joint_position", history=3),))
-    env = ReachEnv("panda", long, sensor_noise=False)
+    env = ArmEnv("panda", long, sensor_noise=False)
     env.reset(seed=0)
     for _ in range(5):
         env.step(np.ones(7, np.float32))
@@ -136,7 +137,7 @@ def test_histories_begin_anew_with_each_episode():
 
 
 def test_the_reward_is_the_sum_of_its_terms_by_the_true_distance(env):
-    quiet = ReachEnv(env.robot, sensor_noise=False)
+    quiet = ArmEnv(env.robot, sensor_noise=False)
     oracle = _LinkOracle(env.robot)
     _, info = quiet.reset(seed=11)
     distance = np.linalg.norm(oracle.tool(info["start"]) - info["goal"])
@@ -171,7 +172,7 @@ def test_a_command_takes_effect_exactly_after_the_latency(robot, latency):
 
 
 def test_the_environment_shows_an_action_one_control_period_late(env):
-    told, untold = ReachEnv(env.robot, sensor_noise=False), ReachEnv(env.robot, sensor_noise=False)
+    told, untold = ArmEnv(env.robot, sensor_noise=False), ArmEnv(env.robot, sensor_noise=False)
     told.reset(seed=2)
     untold.reset(seed=2)
     velocities, n = [], len(env.robot.joints)
@@ -225,7 +226,7 @@ def test_no_action_drives_a_joint_beyond_its_limits(env, direction):
 
 
 def test_the_noise_has_the_declared_strength_and_spares_the_truth(env):
-    quiet = ReachEnv(env.robot, sensor_noise=False)
+    quiet = ArmEnv(env.robot, sensor_noise=False)
     noise, n = [], len(env.robot.joints)
     still = np.zeros(n, np.float32)
     for seed in range(4):

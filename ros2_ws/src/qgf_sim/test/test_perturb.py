@@ -15,7 +15,7 @@ from qgf_core.errors import ConfigError
 from qgf_core.robot import load_robot
 from qgf_sim.drive import ActuatorSpec, actuator_of
 from qgf_sim.engine import PhysicsSpec
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import Distribution, Perturbation, draw, load_perturbation
 from qgf_sim.sensors import SensorSpec
 
@@ -78,8 +78,14 @@ def test_every_quantity_reaches_its_place_and_is_told():
     nominal = draw(Perturbation(), PANDA, NOISE, np.random.default_rng(0))
     for field in dataclasses.fields(Perturbation):
         drawn = draw(Perturbation(**{field.name: Distribution(fixed=0.3)}), PANDA, NOISE, np.random.default_rng(0))
-        expected = [0.3] * 7 if field.name == "position_bias" else 0.3
+        expected = {"position_bias": [0.3] * 7, "centre_of_mass": [0.3] * 39}.get(field.name, 0.3)
         assert drawn.values[field.name] == expected
+        halfway = draw(Perturbation(**{field.name: Distribution(fixed=0.3)}), PANDA, NOISE, np.random.default_rng(0),
+                       share=0.5).values[field.name]
+        towards = {"top_speed": 0.3, "stiffness": 25.15, "noise": 0.65, "gain": 0.65}
+        factors = ("time_constant", "mass_factor", "inertia_factor", "effort_factor", "joint_damping")
+        half = towards.get(field.name, 0.65 if field.name in factors else 0.15)
+        assert halfway == pytest.approx([half] * len(expected) if isinstance(expected, list) else half), field.name
         assert drawn[:4] != nominal[:4], field.name
     tilted = draw(Perturbation(gravity_tilt=Distribution(fixed=0.3)), PANDA, NOISE, np.random.default_rng(0))
     gravity = np.array(tilted.physics.gravity)
@@ -108,7 +114,7 @@ def rollout(env, seed, steps=40):
 
 @pytest.mark.parametrize("engine", ["pybullet", "mujoco"])
 def test_seeds_reproduce_bit_for_bit_in_this_and_in_another_process(engine):
-    first, second = (ReachEnv("panda", engine=engine, perturbation=TRAIN) for _ in range(2))
+    first, second = (ArmEnv("panda", engine=engine, perturbation=TRAIN) for _ in range(2))
     expected = rollout(first, 7)
     assert rollout(second, 8) != expected
     assert rollout(second, 7) == expected  # the arms of the episodes before leave no trace
@@ -116,14 +122,14 @@ def test_seeds_reproduce_bit_for_bit_in_this_and_in_another_process(engine):
     second.close()
     code = ("import importlib.util as u, sys; s = u.spec_from_file_location('t', sys.argv[1]); "
             "t = u.module_from_spec(s); s.loader.exec_module(t); "
-            "print(t.rollout(t.ReachEnv('panda', engine=sys.argv[2], perturbation=t.TRAIN), 7))")
+            "print(t.rollout(t.ArmEnv('panda', engine=sys.argv[2], perturbation=t.TRAIN), 7))")
     run = subprocess.run([sys.executable, "-c", code, __file__, engine], capture_output=True, text=True, timeout=60,
                          check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     assert run.stdout.split() == [expected]
 
 
 def test_goals_and_starts_stay_those_of_the_seed_and_each_episode_has_its_own_arm():
-    plain, random = ReachEnv("panda"), ReachEnv("panda", perturbation=TRAIN)
+    plain, random = ArmEnv("panda"), ArmEnv("panda", perturbation=TRAIN)
     told = []
     for seed in (3, 4):
         (_, expected), (_, info) = plain.reset(seed=seed), random.reset(seed=seed)
@@ -139,7 +145,7 @@ def test_goals_and_starts_stay_those_of_the_seed_and_each_episode_has_its_own_ar
 
 def answer(perturbation, steps=75, **more):
     """True joint velocities (steps, 7) of the Panda whose upper three joints are asked to turn, without noise."""
-    env = ReachEnv("panda", sensor_noise=False, perturbation=perturbation, **more)
+    env = ArmEnv("panda", sensor_noise=False, perturbation=perturbation, **more)
     env.reset(seed=0, options={"start": PANDA.home})
     action = np.zeros(7, np.float32)
     action[[0, 3]] = 0.4
@@ -166,7 +172,7 @@ def test_what_is_drawn_is_felt_by_the_arm(engine):
 
 
 def test_the_arm_is_its_own_again_without_the_perturbation():
-    env, plain = ReachEnv("panda", perturbation=dataclasses.replace(TRAIN, payload=None)), ReachEnv("panda")
+    env, plain = ArmEnv("panda", perturbation=dataclasses.replace(TRAIN, payload=None)), ArmEnv("panda")
     rollout(env, 1)
     env.without_perturbation()
     assert rollout(env, 7) == rollout(plain, 7)
@@ -175,7 +181,7 @@ def test_the_arm_is_its_own_again_without_the_perturbation():
 
 
 def test_jitter_of_the_period_moves_the_arm_by_the_time_that_passed():
-    env = ReachEnv("panda", sensor_noise=False, perturbation=Perturbation(period_jitter=Distribution(fixed=0.5)))
+    env = ArmEnv("panda", sensor_noise=False, perturbation=Perturbation(period_jitter=Distribution(fixed=0.5)))
     env.reset(seed=0, options={"start": PANDA.home})
     action = np.zeros(7, np.float32)
     action[0] = 0.5

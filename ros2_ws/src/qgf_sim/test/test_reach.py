@@ -59,7 +59,10 @@ def test_a_start_at_the_edge_is_moved_inside_the_margin():
 
 
 @pytest.mark.parametrize(("key", "value", "text"), [
-    ("physics_rate", 120.0, "multiple of control_rate"),
+    ("physics_rate", 0.0, "must be positive"),
+    ("control_rate", 9.0, "lies outside 10 .. 1000"),
+    ("action", {"kind": "joint_torque"}, "choose one of: joint_velocity"),
+    ("action", {"scale": 2.0}, "scale 2.0 lies outside 0 .. 1"),
     ("episode_steps", 0, "must be positive"),
     ("position_noise", -0.1, "must not be negative"),
     ("goal_tolerence", 0.1, "unknown key"),
@@ -75,5 +78,5 @@ def test_a_bad_configuration_is_one_line_with_the_key(tmp_path, key, value, text
 
 
 def test_an_unknown_task_names_those_there_are():
-    with pytest.raises(ConfigError, match="unknown task 'reech'; choose one of: reach"):
+    with pytest.raises(ConfigError, match="unknown task 'reech'; choose one of: hold, reach, "):
         load_reach("reech")

@@ -17,7 +17,7 @@ from qgf_core.errors import QgfError
 from qgf_core.robot import JointSpec, RobotSpec, load_robot
 from qgf_sim import robot_cli
 from qgf_sim.camera import Camera
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.reach import load_reach
 from qgf_sim.robot_double import DoubleSettings, RobotDouble, default_settings
 from qgf_sim.robot_import import ImportOptions, field_docs, import_robot
@@ -51,7 +51,7 @@ def test_an_imported_arm_trains_and_runs(bring, text, home):
     assert code == 0 and f"written: {out}" in printed
     robot = load_robot(str(out))
     assert robot.home.tolist() == home and robot.tool.link == "tip" and robot.base_frame == "base"
-    env = ReachEnv(robot)
+    env = ArmEnv(robot)
     env.reset(seed=1)
     for _ in range(20):
         observation, reward, *_ = env.step(np.full(len(home), 0.3, np.float32))

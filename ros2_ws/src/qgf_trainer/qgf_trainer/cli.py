@@ -20,9 +20,9 @@ from qgf_core.files import write_atomic
 from qgf_core.manifest import Manifest, check_robot
 from qgf_core.robot import load_robot, read_urdf
 from qgf_sim.engines import Engine
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
-from qgf_sim.reach import load_reach
+from qgf_sim.tasks import kind_of, load_task
 from qgf_trainer.config import (
     TrainConfig,
     describe,
@@ -31,7 +31,7 @@ from qgf_trainer.config import (
     settings_of,
     with_form,
 )
-from qgf_trainer.evaluation import EvaluationConfig, evaluate, evaluate_task, load_evaluation
+from qgf_trainer.evaluation import EvaluationConfig, evaluate, evaluate_task, evaluation_of, load_evaluation
 from qgf_trainer.export import export_bundle, versions
 from qgf_trainer.gymnasium_task import GymnasiumTask, gymnasium_id
 from qgf_trainer.policy_file import load_policy, save_policy
@@ -44,6 +44,9 @@ _TABLE = (
     "success",
     "settled",
     "final_distance_mm",
+    "final_error_mm",
+    "final_error_mrad",
+    "error_rms_mrad",
     "return",
     "sm",
     "sm_task_units",
@@ -151,14 +154,14 @@ def _run_training(options: argparse.Namespace) -> int:
     # A mistake in the robot or task must not leave a folder behind.
     if is_arm_task(config.task):
         load_robot(config.robot)
-        load_reach(config.task)
+        load_task(config.task)
         if config.perturb:
             load_perturbation(config.perturb)
     elif options.robot:
         raise QgfError(f"--robot {options.robot}: {config.task} has no arm; leave it out")
     else:
         make_environments(config, 1)[0].close()
-    evaluation = load_evaluation("reach" if is_arm_task(config.task) else "gymnasium")
+    evaluation = load_evaluation(_evaluation_name(config.task) if is_arm_task(config.task) else "gymnasium")
     folder: Path = options.out
     prepare_folder(folder, options.resume, options.overwrite)
     write_atomic(folder / "config.json", json.dumps({**describe(config), "versions": versions()}, indent=2).encode())
@@ -185,6 +188,10 @@ def _run_training(options: argparse.Namespace) -> int:
         else:
             print(f"policy: {told['policy']} (no bundle: {config.task} has no robot for a manifest to describe)")
     return 0
+
+
+def _evaluation_name(task: str) -> str:
+    return evaluation_of(task, kind_of(load_task(task)))
 
 
 def _finish(
@@ -248,10 +255,11 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_task(manifest: Manifest, env: ReachEnv, path: Path) -> None:
-    if manifest.observation != env.config.observation or manifest.control_rate != env.config.control_rate:
+def _check_task(manifest: Manifest, env: ArmEnv, path: Path) -> None:
+    ours = (env.config.observation, env.config.control_rate, env.action_spec)
+    if ours != (manifest.observation, manifest.control_rate, manifest.action):
         raise BundleError(
-            f"{path}: its observation or control rate is not that of config/tasks/{manifest.task}.yaml; "
+            f"{path}: its observation, action or control rate is not that of config/tasks/{manifest.task}.yaml; "
             "evaluate it with the task that it was trained on"
         )
 
@@ -291,12 +299,12 @@ def _evaluate_policy(options: argparse.Namespace) -> tuple[dict[str, str], dict[
 def _evaluate_bundle(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, float]]:
     bundle = load_bundle(options.bundle)
     manifest = bundle.manifest
-    config = _evaluation_config(options, "reach")
+    config = _evaluation_config(options, _evaluation_name(manifest.task))
     robot = load_robot(options.robot or manifest.robot.name)
     check_robot(manifest, robot, read_urdf(robot), options.bundle)
-    task = load_reach(manifest.task)
+    task = load_task(manifest.task)
     perturbation = load_perturbation(options.perturb) if options.perturb else None
-    env = ReachEnv(
+    env = ArmEnv(
         robot, task, sensor_noise=config.sensor_noise, engine=options.engine, perturbation=perturbation
     )
     _check_task(manifest, env, options.bundle)

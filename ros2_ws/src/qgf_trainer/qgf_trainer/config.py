@@ -11,6 +11,7 @@ import yaml
 
 from qgf_core.config import config_root, find_config, from_mapping, load_yaml, to_mapping
 from qgf_core.errors import ConfigError
+from qgf_trainer.curriculum import CurriculumConfig
 from qgf_trainer.dial_search import AutoConfig
 from qgf_trainer.gymnasium_task import gymnasium_id
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form
@@ -69,6 +70,8 @@ class TrainConfig:
     """Standard deviation of the Gaussian noise on the action."""
     continue_share: float = 0.25
     """Share of the episodes that start where the arm's last success ended, as on an arm that goes from goal to goal."""
+    curriculum: CurriculumConfig = dataclasses.field(default_factory=CurriculumConfig)
+    """From a narrow task to the whole one; off unless curriculum.start is below 1."""
     decay_from: float = 1.0
     """Share of the run from which on the learning rate falls linearly to a tenth; 1: never."""
     reward_scale: float = 1.0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a policy on fixed seeds, apart from training's, with the one set of smoothness formulas: of reaching on
-fixed goals, start poses and noise, and of Gymnasium tasks."""
+"""Evaluation of a policy on fixed seeds, apart from training's, with the one set of smoothness formulas: of an arm on
+fixed goals or references, start poses and noise, and of Gymnasium tasks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core import smoothness
-from qgf_core.config import find_config, from_mapping, load_yaml
-from qgf_sim.env import ReachEnv
+from qgf_core.config import config_root, find_config, from_mapping, load_yaml
+from qgf_sim.env import ArmEnv
 from qgf_trainer.gymnasium_task import GymnasiumTask
 
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -32,12 +32,16 @@ class EvaluationConfig:
     """[s]"""
     final_time: float = 0.2
     """[s]"""
+    chain: int = 1
+    """Goals that the arm is given one after the other, from wherever it is then; it starts anew after so many."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.first_seed < 0:
             raise ValueError(
                 f"episodes {self.episodes} must be at least 1 and first_seed {self.first_seed} not negative"
             )
+        if self.chain < 1:
+            raise ValueError(f"chain {self.chain} must be at least 1")
         if min(self.hold_time, self.settle_time, self.final_time) <= 0:
             raise ValueError("hold_time, settle_time and final_time must be positive")
 
@@ -48,23 +52,28 @@ def load_evaluation(name: str = "reach") -> EvaluationConfig:
     return from_mapping(EvaluationConfig, load_yaml(path), path)
 
 
+def evaluation_of(task: str, kind: str) -> str:
+    """Name in config/eval for an arm's task: its own, or that of its kind."""
+    return task if (config_root() / "eval" / f"{task}.yaml").is_file() else kind
+
+
 @dataclasses.dataclass(frozen=True)
 class Episode:
     """What happened in one episode of T control periods with n joints."""
 
-    goal: NDArray[np.float64]  # (3,) [m]
+    goal: NDArray[np.float64]  # (3,) [m], (7,) of a pose, (0,) of a reference
     observation: NDArray[np.float32]  # (T, n_obs) raw
     raw_action: NDArray[np.float64]  # (T, n) in [-1, 1]
     command: NDArray[np.float64]  # (T, n) limited [rad/s]
     joint_velocity: NDArray[np.float64]  # (T, n) true [rad/s], after each period
-    distance: NDArray[np.float64]  # (T,) true [m], after each period
+    distance: NDArray[np.float64]  # (T,) true [m], or [rad] from a joint reference, after each period
     reward: float
     measured: NDArray[np.float64] | None = None  # (T, 2, n) joint position [rad] and velocity [rad/s], with their noise
 
 
-def run_episode(env: ReachEnv, policy: Policy, seed: int) -> Episode:
-    """One episode whose goal, start and noise come from `seed`."""
-    observation, info = env.reset(seed=seed)
+def run_episode(env: ArmEnv, policy: Policy, seed: int, goes_on: bool = False) -> Episode:
+    """One episode whose goal, start and noise come from `seed`; where it `goes_on`, the arm starts from where it is."""
+    observation, info = env.reset(seed=seed, options={"continue": True} if goes_on else None)
     observations, actions, commands, velocities, distances, measured, total = [], [], [], [], [], [], 0.0
     done = False
     while not done:
@@ -90,11 +99,18 @@ def run_episode(env: ReachEnv, policy: Policy, seed: int) -> Episode:
     )
 
 
-def judge(episodes: Sequence[Episode], rate: float, tolerance: float, config: EvaluationConfig) -> dict[str, float]:
+def judge(
+    episodes: Sequence[Episode],
+    rate: float,
+    tolerance: float,
+    config: EvaluationConfig,
+    error_figure: str = "final_distance_mm",
+) -> dict[str, float]:
     """Figures over episodes, as flat names.
 
-    success: share with the tool within `tolerance` [m] at the end; settled: within it all through the last
-    `settle_time`; final_distance_mm: mean over the last `final_time`, failures included; hold_rms [rad/s]: content
+    success: share with the error within `tolerance` [m or rad] at the end; settled: within it all through the last
+    `settle_time`; final_distance_mm, or what else `error_figure` calls a thousandth of the error: mean over the last
+    `final_time`, failures included; error_rms_mrad: over whole episodes, of joint references; hold_rms [rad/s]: content
     above a fifth of the control rate of the true joint velocity in the last `hold_time`, successful episodes only
     (NaN-free: -1 where there is none). Smoothness is given for the raw action in [-1, 1] and, with the prefix
     `command_`, for the limited command [rad/s].
@@ -112,10 +128,12 @@ def judge(episodes: Sequence[Episode], rate: float, tolerance: float, config: Ev
         "episodes": float(len(episodes)),
         "success": float(success.mean()),
         "settled": float(np.mean([np.all(e.distance[-settle:] <= tolerance) for e in episodes])),
-        "final_distance_mm": float(1e3 * np.mean([e.distance[-final:].mean() for e in episodes])),
+        error_figure: float(1e3 * np.mean([e.distance[-final:].mean() for e in episodes])),
         "return": float(np.mean([e.reward for e in episodes])),
         "hold_rms": float(np.mean(held)) if held else -1.0,
     }
+    if error_figure.endswith("_mrad"):
+        figures["error_rms_mrad"] = float(1e3 * np.sqrt(np.mean([np.mean(e.distance**2) for e in episodes])))
     for prefix, signals in (("", [e.raw_action for e in episodes]), ("command_", [e.command for e in episodes])):
         figures |= {prefix + name: value for name, value in _smoothness(signals, rate).items()}
     return figures
@@ -138,14 +156,15 @@ def _smoothness(signals: Sequence[NDArray[np.float64]], rate: float) -> dict[str
     }
 
 
-def evaluate(env: ReachEnv, policy: Policy, config: EvaluationConfig) -> tuple[dict[str, float], list[Episode]]:
+def evaluate(env: ArmEnv, policy: Policy, config: EvaluationConfig) -> tuple[dict[str, float], list[Episode]]:
     """Figures (see `judge`) and the episodes behind them."""
-    episodes = [run_episode(env, policy, config.first_seed + i) for i in range(config.episodes)]
-    return judge(episodes, env.config.control_rate, env.config.goal_tolerance, config), episodes
+    episodes = [run_episode(env, policy, config.first_seed + i, i % config.chain > 0) for i in range(config.episodes)]
+    figures = judge(episodes, env.config.control_rate, env.task.tolerance, config, env.task.error_figure)
+    return figures, episodes
 
 
 def run_any_episode(
-    env: ReachEnv | GymnasiumTask, policy: Policy, seed: int
+    env: ArmEnv | GymnasiumTask, policy: Policy, seed: int
 ) -> tuple[float, NDArray[np.float64]]:
     """Return, undiscounted, and raw actions (T, n) in [-1, 1] of the episode from `seed`."""
     observation, _ = env.reset(seed=seed)

@@ -16,7 +16,7 @@ import torch
 from qgf_core.baseline import RESIDUAL, Baseline, measure_baseline, state_residual
 from qgf_core.bundle import save_bundle
 from qgf_core.manifest import make_manifest
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_trainer.config import TrainConfig, describe
 from qgf_trainer.evaluation import Episode
 from qgf_trainer.networks import DeployedPolicy
@@ -49,7 +49,7 @@ def baselines(episodes: Sequence[Episode], rate: float) -> dict[str, Baseline]:
 def export_bundle(
     path: Path,
     policy: DeployedPolicy,
-    env: ReachEnv,
+    env: ArmEnv,
     config: TrainConfig,
     steps: int,
     figures: dict[str, float],
@@ -69,8 +69,9 @@ def export_bundle(
         observation=env.config.observation,
         action=env.action_spec,
         control_rate=env.config.control_rate,
+        command_rate=env.config.command_rate,
         delay_range=(drive.latency, drive.latency),
-        goal_region=env.config.goal_region,
+        **env.task.fields()._asdict(),
         training=training,
         evaluation=figures,
         baseline=baselines(episodes, env.config.control_rate),

@@ -17,8 +17,8 @@ from torch import Tensor
 from qgf_core.config import from_mapping
 from qgf_core.errors import QgfError
 from qgf_core.files import write_atomic
-from qgf_sim.env import ReachEnv
-from qgf_sim.reach import load_reach
+from qgf_sim.env import ArmEnv
+from qgf_sim.tasks import load_task
 from qgf_trainer.checkpoint import load_checkpoint
 from qgf_trainer.config import TrainConfig
 from qgf_trainer.evaluation import load_evaluation, run_episode
@@ -72,7 +72,7 @@ def load_subject(path: Path) -> Subject:
 def visit(subject: Subject, episodes: int) -> list[Trajectory]:
     """What the policy meets in the first episodes of the evaluation: its goals, starts and noise."""
     evaluation = load_evaluation()
-    env = ReachEnv(subject.config.robot, load_reach(subject.config.task), sensor_noise=evaluation.sensor_noise)
+    env = ArmEnv(subject.config.robot, load_task(subject.config.task), sensor_noise=evaluation.sensor_noise)
     try:
         seeds = range(evaluation.first_seed, evaluation.first_seed + episodes)
         runs = [run_episode(env, lambda o: _act(subject, o), seed) for seed in seeds]

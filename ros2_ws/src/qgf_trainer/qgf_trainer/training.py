@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from qgf_core import smoothness
 from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
-from qgf_sim.env import ReachEnv
+from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
-from qgf_sim.reach import load_reach
+from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
 from qgf_trainer.auto_dial import AutoDial
 from qgf_trainer.checkpoint import load_last_checkpoint, previous_of, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
+from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.replay import ReplayBuffer
@@ -90,6 +91,7 @@ class Recorder:
         "field_scale",
         "smoothness_dial",
         "temperature",
+        "level",
     )
 
     def __init__(
@@ -201,16 +203,16 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         raise QgfError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
 
 
-Environment = ReachEnv | GymnasiumTask
+Environment = ArmEnv | GymnasiumTask
 
 
 def make_environments(config: TrainConfig, number: int) -> Sequence[Environment]:
     """The task's environments, all alike. :raises QgfError: unknown robot or task, a missing library."""
     if not is_arm_task(config.task):
         return [GymnasiumTask(config.task) for _ in range(number)]
-    robot, task = load_robot(config.robot), load_reach(config.task)
+    robot, task = load_robot(config.robot), load_task(config.task)
     perturbation = load_perturbation(config.perturb) if config.perturb else None
-    return [ReachEnv(robot, task, perturbation=perturbation) for _ in range(number)]
+    return [ArmEnv(robot, task, perturbation=perturbation) for _ in range(number)]
 
 
 def make_agent(config: TrainConfig, n_obs: int, n_act: int) -> Agent:
@@ -266,14 +268,17 @@ def train(
     step, trained, observation_std, reward_std = 0, 0.0, torch.ones(n_obs), 1.0
     poses = np.full((len(envs), n_act), np.nan)  # where each arm's last success ended
     dial = make_dial(config, agent)
+    curriculum = Curriculum(config.curriculum)
     path = None if folder is None else folder / "checkpoint.safetensors"
     if resume and path is not None and (path.exists() or previous_of(path).exists()):
-        step, trained, observation_std, reward_std, poses = _restore(path, config, agent, buffer, noise, envs, dial)
+        resumed = _restore(path, config, agent, buffer, noise, envs, dial, curriculum)
+        step, trained, observation_std, reward_std, poses = resumed
     recorder = Recorder(config, folder, report, step)
     started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
     stopping = False
     try:
         while step < config.steps and not stopping:
+            _set_level(envs, curriculum.level)
             observations = np.stack([_start(env, poses[i], noise, config) for i, env in enumerate(envs)])
             totals, actions, period = np.zeros(len(envs)), [[] for _ in envs], 0  # type: ignore[var-annotated]
             held, previous = np.zeros((len(envs), n_act), np.float32), observations
@@ -308,21 +313,24 @@ def train(
                 recorder.step(
                     step,
                     agent.updates - first_update,
-                    agent.latest,
+                    agent.latest | {"level": curriculum.level},
                     "warmup" if step < config.warmup_steps else "training",
                 )
             for index, env in enumerate(envs):
-                success = float(env.succeeded) if isinstance(env, ReachEnv) else float("nan")
+                success = float(env.succeeded) if isinstance(env, ArmEnv) else float("nan")
                 recorder.episode(float(totals[index]), success, np.array(actions[index]))
-                if isinstance(env, ReachEnv) and env.succeeded:
-                    poses[index] = env.joint_position
+                if isinstance(env, ArmEnv):
+                    curriculum.add(env.succeeded)
+                    if env.succeeded:
+                        poses[index] = env.joint_position
             _check_finite(agent, step)
             if dial is not None:
                 dial.after_episodes(step)
             stopping = should_stop()
             overdue = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
             if path is not None and (overdue or stopping or step >= config.steps):
-                numbers = {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std}
+                numbers: dict[str, Any] = {"step": step, "trained": time.monotonic() - started}
+                numbers |= {"reward_std": reward_std, "curriculum": curriculum.state()}
                 more = {"observation_std": observation_std, "poses": torch.from_numpy(poses)}
                 try:
                     _save(path, config, agent, buffer, noise, envs, dial, numbers, more)
@@ -331,9 +339,9 @@ def train(
                         raise  # nobody trains on: whoever stopped it has to know
                     _LOG.warning("qgf: warning: %s; training goes on, the checkpoint before stays", error)
                 last_checkpoint = step
-        recorder.step(
-            step, agent.updates - first_update, agent.latest, "interrupted" if stopping else "trained", force=True
-        )
+        ended = "interrupted" if stopping else "trained"
+        latest = agent.latest | {"level": curriculum.level}
+        recorder.step(step, agent.updates - first_update, latest, ended, force=True)
     finally:
         recorder.close()
         for env in envs[1:]:
@@ -341,7 +349,8 @@ def train(
         if dial is not None:
             dial.close()
     evaluated = envs[0]
-    if isinstance(evaluated, ReachEnv):
+    _set_level(envs, 1.0)
+    if isinstance(evaluated, ArmEnv):
         evaluated.without_perturbation()  # evaluated on the robot as it is described
     return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started, dial)
 
@@ -351,6 +360,12 @@ def make_dial(config: TrainConfig, agent: Agent) -> AutoDial | None:
     if config.field.form != "scale_free" or config.field.smoothness != "auto":
         return None
     return AutoDial(config.auto, agent, make_environments(config, 1)[0], config.steps, config.warmup_steps)
+
+
+def _set_level(envs: Sequence[Environment], level: float) -> None:
+    for env in envs:
+        if isinstance(env, ArmEnv):
+            env.task.difficulty = level
 
 
 def _start(
@@ -379,7 +394,7 @@ def _save(
     noise: np.random.Generator,
     envs: Sequence[Environment],
     dial: AutoDial | None,
-    numbers: dict[str, float],
+    numbers: dict[str, Any],
     more: dict[str, torch.Tensor],
 ) -> None:
     tensors, values = agent.state()
@@ -408,19 +423,22 @@ def _restore(
     noise: np.random.Generator,
     envs: Sequence[Environment],
     dial: AutoDial | None,
+    curriculum: Curriculum,
 ) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
     tensors, values = load_last_checkpoint(path, lambda text: _LOG.warning("qgf: warning: %s", text))
-    ours, theirs = describe(config), dict(values["config"])
+    # A setting that an older version did not know had its default.
+    ours, theirs = describe(config), describe(TrainConfig()) | values["config"]
     for key in ours:
-        if key not in ("steps", "checkpoint_steps") and json.loads(json.dumps(ours[key])) != theirs.get(key):
+        if key not in ("steps", "checkpoint_steps") and json.dumps(ours[key]) != json.dumps(theirs[key]):
             raise QgfError(
-                f"{path}: was trained with {key} {theirs.get(key)}, not {ours[key]}; give the same settings "
+                f"{path}: was trained with {key} {theirs[key]}, not {ours[key]}; give the same settings "
                 "or --overwrite"
             )
     try:
         agent.restore(tensors, values["agent"])
         buffer.restore({k[len("buffer.") :]: v for k, v in tensors.items() if k.startswith("buffer.")})
         noise.bit_generator.state = values["noise"]
+        curriculum.restore(values.get("curriculum", curriculum.state()))
         for env, state in zip(envs, values["environments"], strict=True):
             env.np_random.bit_generator.state = state
         if dial is not None:
