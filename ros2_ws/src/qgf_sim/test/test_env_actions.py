@@ -15,7 +15,8 @@ KINDS = ["joint_velocity", "joint_position", "joint_position_delta", "joint_effo
 
 def made(kind, rate=50.0, engine="pybullet", **more):
     task = load_task("track")
-    task = dataclasses.replace(task, action=ActionConfig(kind, **more), control_rate=rate, episode_steps=round(4 * rate))
+    action = ActionConfig(kind, **more)
+    task = dataclasses.replace(task, action=action, control_rate=rate, episode_steps=round(4 * rate))
     return ArmEnv("panda", task, sensor_noise=False, engine=engine)
 
 
@@ -51,7 +52,7 @@ def test_each_kind_brings_the_arm_to_a_pose_and_keeps_it_there(kind, engine):
 
 @pytest.mark.parametrize(("rate", "substeps"), [(10.0, 20), (30.0, 7), (333.0, 1), (1000.0, 1)])
 def test_control_rates_are_free_of_the_physics_rate(rate, substeps):
-    """A second at constant action takes the arm as far at every rate, and the physics is never coarser than asked for."""
+    """A second at constant action takes the arm as far at every rate; the physics is never coarser than asked for."""
     env = made("joint_velocity", rate)
     env.reset(seed=1, options={"start": env.robot.home})
     assert env.config.substeps == substeps and env.config.stepped_rate >= 200.0
