@@ -119,6 +119,7 @@ class MonitorNode(Node):
         for rate, callback in ((config.report_rate, self._report), (several, self._publish_spectra),
                                (config.diagnostics_rate, self._diagnose), (config.critic_rate, self._look_at_field)):
             self.create_timer(1.0 / rate, callback, clock=steady)
+        self.get_logger().info(f"watching {commands.topic_name} and {states.topic_name}")
 
     def _parameter(self, name, default, description):
         return self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True)).value

@@ -6,8 +6,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import os
 import signal
 import sys
+import threading
+import time
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +44,8 @@ from qgf_trainer.rivals import RivalName
 from qgf_trainer.settings_help import settings_help
 from qgf_trainer.training import TrainingResult, make_environments, prepare_folder, train
 
+_LAST_WORDS = 10.0
+"""Once its input has ended a run has this long to save [s]."""
 _TABLE = (
     "success",
     "settled",
@@ -84,6 +90,9 @@ def _train_parser() -> argparse.ArgumentParser:
         help="for comparison, a policy-side method in place of the stabilised critic, with its paper's setting",
     )
     parser.add_argument("--steps", type=int, help="control steps over all environments (default: that of the config)")
+    parser.add_argument(
+        "--minutes", type=float, help="train for at most so long, and then evaluate and export what is there"
+    )
     parser.add_argument("--seed", type=int, help="seed of weights, noise and training goals (default: 0)")
     parser.add_argument(
         "--out", type=Path, required=True, help="output folder; must be new unless --resume or --overwrite"
@@ -120,22 +129,43 @@ def _train_parser() -> argparse.ArgumentParser:
         default="auto",
         help="a bar with ETA, JSON lines on standard output, or nothing (default: a bar on a terminal)",
     )
+    parser.add_argument(
+        "--until-input-ends",
+        action="store_true",
+        help="stop, as on Ctrl-C, when standard input ends: whoever holds its other end may die in any way",
+    )
     return parser
 
 
 class _StopRequest:
-    """Set by the first SIGINT or SIGTERM; the run then ends at the next end of its episodes. A second signal ends it
-    at once."""
+    """Set by the first SIGINT or SIGTERM. While the training loop asks for it, it saves and leaves; before and after
+    that there is nothing that a checkpoint does not hold already, and a signal, like any second one, ends the run at
+    once."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_input: bool) -> None:
         self.signal = 0
+        self.heeded = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
+        if with_input:
+            threading.Thread(target=self._watch_input, daemon=True).start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
+        if self.signal or not self.heeded:
             raise SystemExit(128 + number)
         self.signal = number
+
+    def asked(self) -> bool:
+        """Whether to stop; from the training loop."""
+        self.heeded = True
+        return bool(self.signal)
+
+    def _watch_input(self) -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LAST_WORDS)
+        os._exit(128 + signal.SIGTERM)
 
 
 def _run_training(options: argparse.Namespace) -> int:
@@ -170,16 +200,24 @@ def _run_training(options: argparse.Namespace) -> int:
     else:
         make_environments(config, 1)[0].close()
     evaluation = load_evaluation(_evaluation_name(config.task) if is_arm_task(config.task) else "gymnasium")
+    if options.minutes is not None and not 0.0 < options.minutes < math.inf:
+        raise QgfError(f"--minutes {options.minutes} must be positive")
     folder: Path = options.out
     prepare_folder(folder, options.resume, options.overwrite)
     write_atomic(folder / "config.json", json.dumps({**describe(config), "versions": versions()}, indent=2).encode())
-    stop = _StopRequest()
+    stop = _StopRequest(options.until_input_ends)
     reporter = make_reporter(options.progress, config.algorithm, config.steps)
     try:
         result = train(
-            config, folder, resume=options.resume, report=reporter.progress, should_stop=lambda: bool(stop.signal)
+            config,
+            folder,
+            resume=options.resume,
+            report=reporter.progress,
+            should_stop=stop.asked,
+            time_limit=math.inf if options.minutes is None else 60.0 * options.minutes,
         )
     finally:
+        stop.heeded = False
         reporter.close()
     if result.interrupted:
         reporter.note("interrupted", step=result.steps)
@@ -354,4 +392,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # all files are closed; unloading torch piece by piece would take another second
