@@ -6,6 +6,7 @@
 Bundles of ./qgf train --with-critic run in simulation while one thing slowly gets worse, in 40 s; the monitor hears the
 inferences as it does live. What gets worse:
 
+  none      nothing, for comparison: a warning here is a false alarm
   goal      the goal wanders from the middle of the region trained on to twice its half-width beyond it
   delay     actions take effect later and later, up to five control periods
   gain      the drives' speed grows to three times what was asked for
@@ -35,7 +36,7 @@ from qgf_monitor.health import Level
 from qgf_monitor.monitor import Monitor
 from qgf_sim.env import ArmEnv
 
-RAMPS = ("goal", "delay", "gain")
+RAMPS = ("none", "goal", "delay", "gain")
 CALM = 5.0
 """Before it gets worse [s]."""
 LOOKS = 10
