@@ -6,14 +6,18 @@ ARG ROS_DISTRO=jazzy
 FROM ros:${ROS_DISTRO}-ros-base
 
 ARG DEBIAN_FRONTEND=noninteractive
+# hadolint ignore=DL3008  # the base image's release moves within its versions only
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ cmake make python3-dev python3-numpy python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 # An unprivileged user; give the uid of the other ROS processes on the host, or they will not exchange messages.
 ARG UID=1001
-RUN useradd --create-home --uid "${UID}" qgf
-USER qgf
+# Ubuntu's image has a user of uid 1000 already. The folders are made here, as the user's: a WORKDIR or a volume that is
+# not there yet would be root's.
+RUN if id ubuntu >/dev/null 2>&1; then userdel --remove ubuntu; fi \
+    && useradd --create-home --uid "${UID}" qgf && install -d -o qgf -g qgf /home/qgf/qgf /home/qgf/.ros
+USER ${UID}
 WORKDIR /home/qgf/qgf
 
 # The Python packages come first: they change less often than the sources. The distribution's numpy is kept, because
@@ -38,7 +42,7 @@ RUN bash -c 'source "/opt/ros/${ROS_DISTRO}/setup.bash" && cd ros2_ws \
     && ../.venv/bin/python -m colcon build --merge-install \
         --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE=/home/qgf/qgf/.venv/bin/python'
 
-COPY --chown=qgf docker/entrypoint.sh docker/entrypoint.sh
+COPY --chown=qgf docker/entrypoint.sh docker/healthcheck.sh docker/healthcheck.py docker/
 # One thread for inference; no shared memory, which a killed container would leave behind.
 ENV OMP_NUM_THREADS=1 \
     FASTDDS_BUILTIN_TRANSPORTS=UDPv4 \

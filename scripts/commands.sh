@@ -32,7 +32,12 @@ QGF: from a robot arm's URDF to a smooth learned policy on the arm, over ROS 2.
   ./qgf setup                   makes or updates the environment: .venv and the built workspace
   ./qgf build                   builds the workspace again after a change of messages or package files
   eval "$(./qgf env)"           enters the environment in this shell: python, ROS libraries, workspace
+  ./qgf install-check           proves a robot's set-up (./qgf setup --robot-only) by work, in a clean folder
+  ./qgf audit                   pins, licences and known vulnerabilities of the dependencies
+  ./qgf keystore DIR            keys and permissions of a secured graph (SROS2), least rights for every node
   ./qgf doctor                  looks for what may be wrong on this machine, with remedies
+  ./qgf docs                    builds the documentation: site/index.html
+  source <(./qgf completion bash)    completes ./qgf in your shell (or zsh)
   ./qgf help COMMAND            more on one command (also ./qgf COMMAND --help)
 
 Every command sets up what is missing. A sourced ROS 2 Jazzy or Kilted is used; otherwise ROS comes as Python wheels.

@@ -8,6 +8,7 @@ says fail. Imports stand inside the checks, because a broken library is what a c
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import platform
@@ -20,10 +21,12 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 DISCOVERY_LIMIT = 10.0  # [s]; discovery takes 0.1 s as a rule, at times 2 s
+LISTENING = 2.0  # [s]; time in which the nodes that are there make themselves known
+COMMAND_TOPICS = ("_controller/commands", "_controller/joint_trajectory")
 LIBRARIES = ("numpy", "scipy", "torch", "pinocchio", "yaml", "cryptography")
 TRAINING_LIBRARIES = ("pybullet", "gymnasium", "safetensors", "matplotlib")
 DISTRIBUTIONS = {"pinocchio": "pin", "yaml": "PyYAML"}  # names on the package index where they differ
@@ -117,6 +120,55 @@ def check_domain() -> Iterator[Finding]:
         yield Finding("warn", "ROS_LOCALHOST_ONLY", "is deprecated and overrides the range", "unset ROS_LOCALHOST_ONLY")
 
 
+def check_neighbours() -> Iterator[Finding]:
+    """Listens for other nodes in the domain: on a robot they belong there, on a desk shared with others they do not."""
+    try:
+        import rclpy
+    except ImportError:
+        return  # check_ros has said so
+    context = rclpy.Context()
+    try:
+        rclpy.init(context=context)
+        node = rclpy.create_node("qgf_doctor_listener", context=context)
+        end = time.monotonic() + LISTENING
+        while time.monotonic() < end:
+            time.sleep(0.1)
+        others = [namespace.rstrip("/") + "/" + name for name, namespace in node.get_node_names_and_namespaces()
+                  if name != node.get_name()]
+        yield neighbours(others, commanders(node))
+        node.destroy_node()
+    except RuntimeError as error:  # rclpy's own errors are RuntimeErrors
+        yield Finding("fail", "other nodes", str(error).splitlines()[0], "./qgf build")
+    finally:
+        context.try_shutdown()
+
+
+def commanders(node: Any) -> dict[str, list[str]]:
+    """Who publishes on each topic that an arm's controller takes commands from."""
+    found = {}
+    for topic, _ in node.get_topic_names_and_types():
+        if topic.endswith(COMMAND_TOPICS):
+            found[topic] = sorted(end.node_namespace.rstrip("/") + "/" + end.node_name
+                                  for end in node.get_publishers_info_by_topic(topic))
+    return found
+
+
+def neighbours(others: list[str], commands: dict[str, list[str]]) -> Finding:
+    """The line on the nodes `others` of this domain, and on the publishers of command topics."""
+    domain = os.environ.get("ROS_DOMAIN_ID", "") or "0"
+    elsewhere = f"if they are not yours, export another ROS_DOMAIN_ID than {domain} (1 to 101)"
+    for topic, nodes in commands.items():
+        if len(nodes) > 1:
+            return Finding("fail", "other nodes", f"{' and '.join(nodes)} all command {topic}", "end all but one")
+    twice = sorted({name for name in others if others.count(name) > 1})
+    if twice:
+        return Finding("fail", "other nodes", f"two nodes are called {twice[0]}", f"end one, or {elsewhere}")
+    if not others:
+        return Finding("ok", "other nodes", f"none in domain {domain}")
+    shown = ", ".join(sorted(others)[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    return Finding("warn", "other nodes", f"in domain {domain}: {shown}", elsewhere)
+
+
 def check_discovery() -> Iterator[Finding]:
     """Sends a message to a second process and waits for its answer, over the middleware in use."""
     try:
@@ -188,6 +240,35 @@ def check_disk() -> Iterator[Finding]:
         yield Finding("ok", "shared memory", "nothing left behind")
 
 
+def check_clock() -> Iterator[Finding]:
+    """Stamps of another machine's messages are compared with this one's clock."""
+    year = time.gmtime().tm_year
+    if year < 2024:
+        yield Finding("fail", "clock", f"says that it is {year}", "set it: sudo timedatectl set-ntp true")
+    else:
+        synchronised = clock_is_synchronised()
+        remedy = "with a driver on another machine: sudo apt-get install -y chrony"
+        if synchronised is False:
+            yield Finding("warn", "clock", "is not synchronised with a time server", remedy)
+        else:
+            yield Finding("ok", "clock", "synchronised" if synchronised else "the kernel does not tell how it goes")
+    source = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    if source.is_file():
+        name = source.read_text().strip()
+        slow = name in ("hpet", "acpi_pm")
+        remedy = "every look at the clock is slow: boot with tsc=reliable where the processor allows it"
+        yield Finding("warn" if slow else "ok", "clock source", name, remedy if slow else "")
+
+
+def clock_is_synchronised() -> bool | None:
+    """What the kernel says (adjtimex, which changes nothing here); None where it does not say."""
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(512))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != 5  # TIME_ERROR: not synchronised
+
+
 def check_realtime() -> Iterator[Finding]:
     user = os.environ.get("USER", "USER")
     limits = "in /etc/security/limits.d/qgf.conf, then log in again"
@@ -235,6 +316,8 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_ros,
     check_domain,
     check_discovery,
+    check_neighbours,
+    check_clock,
     check_disk,
     check_realtime,
 )

@@ -46,7 +46,7 @@ def check_replay(golden: Path) -> Iterator[tuple[bool, str]]:
     bundle = load_bundle(golden / "bundle.pt", load_trusted_keys(str(golden / "trusted")))
     yield bool(bundle.signer), f"loaded a bundle for {bundle.manifest.robot.name}, signed by {bundle.signer}"
     log = load_golden_log(golden / "log.npz")
-    actions, commands = replay(bundle, log.goal, log.position, log.velocity)
+    actions, commands = replay(bundle, log)
     same = np.array_equal(actions, log.action) and np.array_equal(commands, log.command)
     moved = float(np.abs(log.command).max())
     found = f"golden log: {len(actions)} periods, actions and commands identical, up to {moved:.2f} rad/s"
@@ -65,7 +65,8 @@ def check_nodes(golden: Path) -> Iterator[tuple[bool, str]]:
     children = [subprocess.Popen(command) for command in (
         [sys.executable, *ARM], [ROOT / "qgf", "run", "qgf_policy", "policy_node", "--ros-args", *words],
         [ROOT / "qgf", "run", "qgf_monitor", "monitor_node"])]
-    operator = Operator(int(os.environ["ROS_DOMAIN_ID"]))
+    # The robot as the bundle has it: the Panda's own URDF comes with PyBullet.
+    operator = Operator(int(os.environ["ROS_DOMAIN_ID"]), load_bundle(golden / "bundle.pt").manifest.robot)
     reports: list[SmoothnessReport] = []
     operator.node.create_subscription(SmoothnessReport, "/monitor_node/report", reports.append, 10)
     try:

@@ -12,7 +12,7 @@ SCOPE_FILE="$VENV/.qgf-scope" # "robot" where this checkout is for a robot's com
 
 ROBOT_PACKAGES="qgf_msgs qgf_core qgf_policy qgf_monitor qgf_bringup"
 # What a robot's computer can do; all else needs the simulator, the trainer or the tools of development.
-ROBOT_COMMANDS="setup build env doctor run preflight keygen sign verify keystore"
+ROBOT_COMMANDS="setup build env doctor run preflight keygen sign verify keystore audit"
 
 # Brings everything up to date; silent and quick where it is already.
 ensure_setup() {

@@ -313,7 +313,7 @@ def misstated(manifest: dict[str, Any], rng: Random) -> tuple[str, str]:
         container[key] = "@"
         number = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999")[rng.integers(5)]
         return f"{path} is {number}", json.dumps(manifest).replace('"@"', number)
-    wrong: list[Any] = [{"a": 1}, [[{}]], {}]
+    wrong: list[Any] = [{"a": 1}, [[{}]]] + ([] if isinstance(value, dict) else [{}])  # {} may be all defaults
     if not isinstance(value, str):
         wrong += ["text", ""]
     if not isinstance(value, (int, float)) and value is not None:

@@ -5,8 +5,8 @@ help_doctor() {
     cat <<'END'
 ./qgf doctor
 
-Looks for what may be wrong on this machine: versions, torch, rclpy, DDS discovery between two processes, disk, real-time
-rights. One line each with ok, warn or fail, and the remedy. Exits with 1 if a line says fail.
+Looks for what may be wrong on this machine: versions, torch, rclpy, DDS discovery between two processes, other nodes in
+the ROS domain and two that command one arm, clock, disk, real-time rights. One line each with ok, warn or fail, and the remedy. Exits with 1 if a line says fail.
 END
 }
 

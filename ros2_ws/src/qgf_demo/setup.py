@@ -20,6 +20,7 @@ setup(
     entry_points={
         "console_scripts": [
             "demo = qgf_demo.cli:main",
+            "send_goal = qgf_demo.send_goal:main",
         ],
     },
 )

@@ -16,6 +16,7 @@ from qgf_core.archive import open_sealed, read_archive
 from qgf_core.baseline import Baseline
 from qgf_core.config import from_mapping, to_mapping
 from qgf_core.errors import BundleError, ConfigError
+from qgf_core.interpolator import interpolation_lag, substeps_of
 from qgf_core.kinematics import Kinematics
 from qgf_core.limiter import Limiter
 from qgf_core.observation import UNITS, Aim, ObservationBuilder, ObservationTerm, aim_of
@@ -71,6 +72,9 @@ class Manifest:
     "joint_velocity") and joint; empty in bundles that do not tell."""
     goal_orientation: OrientationRegion | None = None
     """Orientations of goals trained on; of a policy that is told a pose."""
+    command_rate: float = 0.0
+    """Rate of the commands that it was trained with [Hz], a multiple of control_rate, on straight lines from action to
+    action; 0: that of the control rate, without lines. What the lines cost is told in the JSON as interpolation_lag."""
     reference_speed: float = 1.0
     """Speed of the references trained on as a share of policy_velocity; faster ones are refused."""
     urdf: str = dataclasses.field(default="", repr=False, compare=False)
@@ -93,6 +97,7 @@ class Manifest:
         if (self.goal_orientation is None) != (aim != "pose"):
             raise ValueError("goal_orientation: needed by a policy that is told a pose, and by no other; this one is "
                              f"told a {aim}")
+        substeps_of(self.control_rate, self.command_rate)
         if not 0.0 < self.reference_speed <= 1.0:
             raise ValueError(f"reference_speed {self.reference_speed} lies outside 0 .. 1")
 
@@ -114,15 +119,21 @@ class Manifest:
         return ActionDecoder(self.action, self.robot, self.kinematics(), 1.0 / self.control_rate)
 
     def velocity_limiter(self) -> Limiter:
-        """The limiter of a velocity interface at the control rate: the one that training used."""
-        drive = self.robot.drive
-        return Limiter(self.robot, 1.0 / self.control_rate, drive.latency + drive.time_constant)
+        """The limiter of a velocity interface that training used."""
+        drive, rate = self.robot.drive, self.control_rate * substeps_of(self.control_rate, self.command_rate)
+        return Limiter(self.robot, 1.0 / rate, drive.latency + drive.time_constant)
+
+    @property
+    def interpolation_lag(self) -> float:
+        """How much later than a staircase of actions the commands of the training came [s]."""
+        return interpolation_lag(self.control_rate, self.command_rate)
 
     def to_json(self) -> str:
         """The manifest without the URDF. :raises BundleError: a value JSON cannot hold."""
         data = to_mapping(self)
         del data["urdf"]
         data["robot"]["urdf"] = URDF_IN_BUNDLE
+        data["interpolation_lag"] = self.interpolation_lag
         for term in data["observation"]:
             term["unit"] = UNITS[term["name"]]
         try:
@@ -152,10 +163,15 @@ def parse_manifest(text: str, urdf: str, source: object) -> Manifest:
         raise BundleError(f"{source}: manifest schema {reprlib.repr(version)} is not {known}; "
                           "export the bundle with this version")
     _take_units(data, source)
+    lag = data.pop("interpolation_lag", 0.0)
     try:
-        return dataclasses.replace(from_mapping(Manifest, data, source), urdf=urdf)
+        manifest = dataclasses.replace(from_mapping(Manifest, data, source), urdf=urdf)
     except ConfigError as error:
         raise BundleError(f"{error}; the bundle does not keep its contract: export it again") from error
+    if type(lag) not in (int, float) or not abs(lag - manifest.interpolation_lag) <= 1e-9:
+        raise BundleError(f"{source}: interpolation_lag {reprlib.repr(lag)} s is not that of its rates, "
+                          f"{manifest.interpolation_lag:g} s; export the bundle again")
+    return manifest
 
 
 def read_manifest(path: str | Path) -> Manifest:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends one goal to a running policy node: `python -m qgf_demo.send_goal X Y Z [FRAME]`, in metres."""
+"""Sends one goal to a running policy node: `./qgf run qgf_demo send_goal X Y Z --frame FRAME`, in metres."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT = 10.0
 
 def main() -> int:
     """:returns: 0, 2 where no policy node listens."""
-    parser = argparse.ArgumentParser(prog="python -m qgf_demo.send_goal", description=__doc__)
+    parser = argparse.ArgumentParser(prog="send_goal", description=__doc__)
     for axis in "xyz":
         parser.add_argument(axis, type=float, help=f"{axis} of the tool's goal in the robot's base frame [m]")
     parser.add_argument("--frame", default="panda_link0", help="the robot's base frame (default: %(default)s)")

@@ -16,13 +16,13 @@ from qgf_core.robot import load_robot
 from qgf_monitor.config import load_config
 from qgf_monitor.governor import load_governor_config
 from qgf_sim.perturb import load_perturbation
-from qgf_sim.reach import load_reach
+from qgf_sim.tasks import load_task
 from qgf_trainer.config import load_train_config
 from qgf_trainer.evaluation import load_evaluation
 
 LOADERS: dict[str, Callable[[str], Any]] = {
     "robots": load_robot,
-    "tasks": load_reach,
+    "tasks": load_task,
     "train": load_train_config,
     "eval": load_evaluation,
     "perturb": load_perturbation,

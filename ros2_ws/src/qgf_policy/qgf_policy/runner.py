@@ -21,7 +21,7 @@ from qgf_policy.command_filter import CommandFilter
 from qgf_policy.goals import Goals
 from qgf_policy.joint_state import JointState
 from qgf_policy.pilot import Pilot, Policy
-from qgf_policy.rates import command_rate, limiter_of
+from qgf_policy.rates import command_rate, interpolator_of, limiter_of
 from qgf_policy.references import ReferenceMessage
 from qgf_policy.settings import RunnerSettings
 from qgf_policy.status import Command, Counters, Event, Mode, RunnerStatus
@@ -62,6 +62,7 @@ class PolicyRunner:
         )
         self._closed_loop = settings.command_interface == "velocity"
         self._limiter = limiter_of(manifest, rate, self._closed_loop)
+        self._interpolator = interpolator_of(manifest, self.substeps)
         self._supervisor = Supervisor(
             self._robot,
             manifest.kinematics(),
@@ -170,6 +171,7 @@ class PolicyRunner:
         for name, same in (
             ("robot", old.robot == new.robot),
             ("control_rate", old.control_rate == new.control_rate),
+            ("command_rate", old.command_rate == new.command_rate),
             ("kind of action", old.action.kind == new.action.kind),
             ("kind of goal", old.aim == new.aim),
         ):
@@ -351,6 +353,8 @@ class PolicyRunner:
         if self._fresh:
             self._pilot.restart()
             self.filter.restart()
+            if self._interpolator is not None:
+                self._interpolator.restart(self._limiter.velocity)
             self._outgoing = None
             self._ramp_start = now
         base = state.position if self._closed_loop else self._limiter.position
@@ -374,7 +378,7 @@ class PolicyRunner:
             self.abort(stuck)
         return observation, action
 
-    def _wanted(self, now: int) -> Vector:
+    def _wanted(self, now: int, inference: bool) -> Vector:
         """Joint velocity (n,) [rad/s] that is asked for at `now`: the policy's, blended after a swap and a start."""
         wanted = self._pilot.wanted
         if self._outgoing is not None:
@@ -382,6 +386,10 @@ class PolicyRunner:
             wanted = self._outgoing.wanted + share * (wanted - self._outgoing.wanted)
             if share >= 1.0:
                 self._outgoing = None
+        if self._interpolator is not None:
+            if inference:
+                self._interpolator.aim(wanted)
+            wanted = self._interpolator.step()
         share = minimum_jerk(now - self._ramp_start, self._ramp)
         if share >= 1.0 and self._mode == Mode.RAMPING:
             self._set(Mode.ACTIVE, "", "the policy commands")
@@ -395,7 +403,7 @@ class PolicyRunner:
             limited = self._limiter.step(self._zero)
             self._supervisor.commanded(limited.velocity, None)
             return self._values(limited.position, limited.velocity, self._limiter.at_rest)
-        limited = self._limiter.step(self._wanted(now), state.position if self._closed_loop else None)
+        limited = self._limiter.step(self._wanted(now, inference), state.position if self._closed_loop else None)
         self._supervisor.commanded(limited.velocity, state.position)
         if inference and limited.limited:
             self.counters.limited_commands += 1

@@ -12,8 +12,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from qgf_core.action import ActionDecoder
+from qgf_core.interpolator import Interpolator
 from qgf_core.kinematics import Kinematics
-from qgf_core.limiter import Limiter
+from qgf_core.limiter import LimitedCommand, Limiter
 from qgf_core.observation import ObservationBuilder
 from qgf_core.reference import JointReference
 from qgf_core.robot import RobotSpec, load_robot, read_urdf, strip_meshes
@@ -69,7 +70,10 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         drive = self.robot.drive
         # As the runner does it: positions are limited by what was commanded, velocities by what is measured.
         self._closed_loop = self._interface == "velocity"
-        self._limiter = Limiter(self.robot, period, drive.latency + drive.time_constant if self._closed_loop else 0.0)
+        commands = self.config.commands
+        response = drive.latency + drive.time_constant if self._closed_loop else 0.0
+        self._limiter = Limiter(self.robot, 1.0 / (rate * commands), response)
+        self._interpolator = Interpolator(len(self.robot.joints), commands)
         payload = perturbation is not None and perturbation.payload is not None
         self._arm = make_arm(engine, self.robot, self.config.stepped_rate, gui, payload)
         n = len(self.robot.joints)
@@ -111,6 +115,7 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             self._previous_action = np.zeros(len(self.robot.joints))
             observation = self._observe()
             self._limiter.reset(self._measured[0])
+            self._interpolator.restart(self._limiter.velocity)
         self._distance = self.task.begin(episode, self._true[0])
         return observation, {
             "goal": self.goal.copy(),
@@ -140,30 +145,31 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             self._perturbation, self._period_jitter = None, 0.0
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One control period. `info`: distance (the task's error [m or rad]), is_success, reward_terms, the limited
-        command [rad/s], what the drives were sent (the same, or [rad] or [N m]), the measured state and the true joint
-        velocity [rad/s]."""
+        """One control period.
+
+        `info`: distance (the task's error [m or rad]), is_success, reward_terms, the last limited command [rad/s], what
+        the drives were sent (the same, or [rad] or [N m]), the measured state and the true joint velocity [rad/s].
+        """
         if not np.isfinite(action).all():
             raise ValueError(f"action {action} is not finite")
         measured = self._measured[0]
         base = measured if self._closed_loop else self._limiter.position
-        wanted = self._decoder.decode(action, base, self._limiter.velocity)
-        command = self._limiter.step(wanted, measured if self._closed_loop else None)
-        if self._interface == "velocity":
-            sent = command.velocity
-        elif self._interface == "position":
-            sent = command.position
-        else:
-            sent = following_torque(self._kinematics, command, *self._measured, self.robot.drive.joint_damping)
+        self._interpolator.aim(self._decoder.decode(action, base, self._limiter.velocity))
         period, elapsed = None, 1.0 / self.config.control_rate
         if self._period_jitter > 0.0:
             stretch = 1.0 + self.np_random.uniform(-self._period_jitter, self._period_jitter)
             period, elapsed = stretch * self._arm.period, stretch * elapsed
         self._arm.push(self.task.push(1e-9 * self._time))
-        self._arm.step(sent, self._interface, self.config.substeps, period)
+        commands = self._interpolator.substeps
+        for k in range(commands):
+            if k:  # the limiter goes by the state at each command, as on the arm
+                self._sense(elapsed / commands)
+            command = self._limiter.step(self._interpolator.step(), self._measured[0] if self._closed_loop else None)
+            sent = self._sent(command)
+            self._arm.step(sent, self._interface, self.config.substeps // commands, period)
         self._time += self._period if period is None else round(1e9 * elapsed)
         self._previous_action = np.asarray(action, dtype=np.float64)
-        observation = self._observe(elapsed)
+        observation = self._observe(elapsed / commands)
         self._distance, terms = self.task.measure(self._true[0], action, 1e-9 * self._time)
         self._steps += 1
         truncated = self._steps >= self.config.episode_steps
@@ -178,9 +184,20 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         }
         return observation, sum(terms.values()), False, truncated, info
 
-    def _observe(self, elapsed: float = 0.0) -> NDArray[np.float32]:
+    def _sent(self, command: LimitedCommand) -> NDArray[np.float64]:
+        """What the drives get (n,)."""
+        if self._interface == "velocity":
+            return command.velocity
+        if self._interface == "position":
+            return command.position
+        return following_torque(self._kinematics, command, *self._measured, self.robot.drive.joint_damping)
+
+    def _sense(self, elapsed: float) -> None:
         self._true = self._arm.state()
         self._measured = self._sensor.measure(*self._true, elapsed, self.np_random)
+
+    def _observe(self, elapsed: float = 0.0) -> NDArray[np.float32]:
+        self._sense(elapsed)
         return self._build()
 
     def _build(self) -> NDArray[np.float32]:

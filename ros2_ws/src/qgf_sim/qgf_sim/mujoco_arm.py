@@ -12,8 +12,8 @@ from qgf_core.robot import RobotSpec, read_urdf
 from qgf_sim.engine import PAYLOAD_LINK, POSITION_GAIN, PhysicsSpec, SimulatedArm, massive_links, urdf_with_payload
 
 Vector = NDArray[np.float64]
-# Links stay apart, so that masses can be changed; inertias are taken as they stand.
-_COMPILER = '<mujoco><compiler fusestatic="false" balanceinertia="false" discardvisual="true"/></mujoco>'
+# Links stay apart, so that masses can be changed; inertias are taken as they stand, where they can be a body's.
+_COMPILER = '<mujoco><compiler fusestatic="false" balanceinertia="{balance}" discardvisual="true"/></mujoco>'
 _UNKNOWN_EFFORT = 1000.0
 """Of a joint that nobody drives and whose URDF tells none [N m or N]."""
 
@@ -29,13 +29,7 @@ class MuJoCoArm(SimulatedArm):
 
     def __init__(self, robot: RobotSpec, physics_rate: float) -> None:
         super().__init__(robot, physics_rate)
-        try:
-            self._model = mujoco.MjModel.from_xml_string(
-                urdf_with_payload(robot).replace("</robot>", f"{_COMPILER}</robot>")
-            )
-        except ValueError as error:
-            raise RobotError(robot.urdf, "", f"MuJoCo cannot read it ({error})", "mend the URDF") from error
-        model = self._model
+        model = self._model = _compile(robot)
         joints = {model.joint(i).name: i for i in range(model.njnt)}
         for name in robot.joint_names:
             if name not in joints:
@@ -63,6 +57,7 @@ class MuJoCoArm(SimulatedArm):
         model = self._model
         model.opt.gravity[:] = physics.gravity
         model.dof_damping[:] = physics.joint_damping
+        model.dof_frictionloss[:] = 0.0  # a URDF's <dynamics friction>, which PyBullet ignores; ours is drive.coulomb
         model.body_mass[:] = physics.mass_factor * self._mass
         model.body_inertia[:] = physics.mass_factor * physics.inertia_factor * self._inertia
         model.body_ipos[:] = self._centre
@@ -115,3 +110,21 @@ class MuJoCoArm(SimulatedArm):
 
     def close(self) -> None:
         """Nothing to give back: the memory goes with the object."""
+
+
+def _compile(robot: RobotSpec) -> mujoco.MjModel:
+    """The arm as MuJoCo reads it. Principal moments that break the triangle inequality, as URDFs of real arms have
+    them, are replaced by their mean, link by link, which `./qgf robot check` tells.
+
+    :raises RobotError: MuJoCo cannot read the URDF.
+    """
+    text = urdf_with_payload(robot)
+    for balance in ("false", "true"):
+        try:
+            return mujoco.MjModel.from_xml_string(
+                text.replace("</robot>", f"{_COMPILER.format(balance=balance)}</robot>")
+            )
+        except ValueError as error:
+            if balance == "true" or "balanceinertia" not in str(error):
+                raise RobotError(robot.urdf, "", f"MuJoCo cannot read it ({error})", "mend the URDF") from error
+    raise AssertionError("unreachable")

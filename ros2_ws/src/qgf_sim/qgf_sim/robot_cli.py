@@ -22,6 +22,7 @@ from qgf_core.kinematics import Kinematics
 from qgf_core.robot import RobotSpec, load_robot, read_urdf, strip_meshes
 from qgf_sim.camera import Camera
 from qgf_sim.engines import make_arm
+from qgf_sim.goal_region import likely_goal_region
 from qgf_sim.robot_import import ImportOptions, default_path, import_robot, write_robot
 from qgf_sim.urdf_check import Urdf
 
@@ -64,7 +65,11 @@ def _summary(robot: RobotSpec) -> list[str]:
         span = f"{joint.position[0]:.3f} .. {joint.position[1]:.3f}"
         lines.append(f"  {joint.name:24} {span:>18} {joint.velocity:7.3g} {joint.acceleration:8.4g} {joint.jerk:8.5g} "
                      f"{joint.effort:7.4g} {joint.home:7.3f}")
-    return lines
+    goals = likely_goal_region(robot)
+    if goals is None:
+        return [*lines, "  goals: from home the tool reaches no box of a few centimetres; choose another home"]
+    box = f"lower: {list(goals.lower)}, upper: {list(goals.upper)}"
+    return [*lines, f"  goals that it reaches from home [m], for the goal_region of a task: {box}"]
 
 
 def _import(options: argparse.Namespace) -> int:

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qgf_core.action import ActionKind, ActionSpec
+from qgf_core.action import INTERFACES, ActionKind, ActionSpec
+from qgf_core.interpolator import substeps_of
 from qgf_core.kinematics import Kinematics
 from qgf_core.observation import ObservationTerm
 from qgf_core.reference import JointReference
@@ -23,13 +24,6 @@ from qgf_core.robot import Box, RobotSpec
 from qgf_sim.engine import Interface, Push
 
 Vector = NDArray[np.float64]
-
-_INTERFACES: dict[ActionKind, Interface] = {
-    "joint_velocity": "velocity",
-    "joint_position": "position",
-    "joint_position_delta": "position",
-    "joint_effort": "effort",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +47,7 @@ class ActionConfig:
     @property
     def interface(self) -> Interface:
         """What the drives take."""
-        return _INTERFACES[self.kind]
+        return INTERFACES[self.kind]
 
     def spec(self, robot: RobotSpec, control_rate: float, posture_task: Literal["position", "pose"]) -> ActionSpec:
         """The same for a robot, as the manifest tells it."""
@@ -76,6 +70,9 @@ class TaskConfig:
     """[Hz]"""
     physics_rate: float = 200.0
     """Least rate of the physics [Hz]; a control period takes a whole number of steps, which are shortened to fit."""
+    command_rate: float = 0.0
+    """Rate at which the drives get commands [Hz], a multiple of control_rate: they lie on straight lines from action to
+    action, behind the limiter. 0: the control rate, without lines."""
     episode_steps: int = 150
     start_spread: float = 0.2
     """[rad]"""
@@ -90,6 +87,7 @@ class TaskConfig:
         self.demand("not be negative", "start_spread", "position_noise", "velocity_noise")
         if not 10.0 <= self.control_rate <= 1000.0:
             raise ValueError(f"control_rate {self.control_rate} Hz lies outside 10 .. 1000")
+        substeps_of(self.control_rate, self.command_rate)
 
     def demand(self, what: Literal["be positive", "not be negative"], *names: str) -> None:
         """:raises ValueError: one of the fields is not."""
@@ -99,9 +97,15 @@ class TaskConfig:
                 raise ValueError(f"{name} {value} must {what}")
 
     @property
+    def commands(self) -> int:
+        """Commands in a control step."""
+        return substeps_of(self.control_rate, self.command_rate)
+
+    @property
     def substeps(self) -> int:
         """Physics steps in a control step."""
-        return max(1, math.ceil(self.physics_rate / self.control_rate - 1e-9))
+        commands = self.commands
+        return commands * max(1, math.ceil(self.physics_rate / (commands * self.control_rate) - 1e-9))
 
     @property
     def stepped_rate(self) -> float:

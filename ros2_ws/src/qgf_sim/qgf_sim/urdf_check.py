@@ -176,7 +176,7 @@ class Urdf:
                              "take mass and inertia from the CAD model, both positive")
         if moments[2] > (moments[0] + moments[1]) * (1.0 + 1e-6):
             return [f"link '{link}': principal moments {moments.round(9).tolist()} kg m^2 break the triangle "
-                    "inequality; MuJoCo may refuse them"]
+                    "inequality; MuJoCo takes their mean instead"]
         return []
 
     def missing_meshes(self) -> list[tuple[str, str]]:

@@ -59,6 +59,7 @@ _TABLE = (
     "mean_abs_delta",
     "hold_rms",
     "command_mean_abs_delta",
+    "smoothness_dial",
 )
 
 
@@ -72,7 +73,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "example:  ./qgf train --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/panda\n"
         "          ./qgf train --task Pendulum-v1 --algo sac --out runs/pendulum\n"
         "writes:   bundle.pt (a Gymnasium task: policy.safetensors), evaluation.json, config.json, progress.csv,\n"
-        "          tensorboard/, checkpoint.safetensors",
+        "          tensorboard/, checkpoint.safetensors; dial.json tells how --smoothness auto went",
     )
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: panda)")
     parser.add_argument("--task", help="name in config/tasks, or a Gymnasium id, also as gymnasium:ID (default: reach)")
@@ -104,14 +105,21 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--smoothness",
-        type=float,
-        help="dial of the scale-free form: curvature demanded of the critic (default: the task's, 5 for arms)",
+        metavar="DIAL",
+        help="dial of the scale-free form: curvature demanded of the critic, 0 is plain (default: the task's, 5 for "
+        "arms); auto: find the smoothest that costs at most auto.budget (5 %%) of the return, in this one run",
     )
     parser.add_argument(
         "--config", default=None, help="name in config/train or a YAML file (default: that of the task)"
     )
     parser.add_argument(
         "--override", action="append", default=[], metavar="KEY=VALUE", help="any setting below, repeatable"
+    )
+    parser.add_argument(
+        "--with-critic",
+        action="store_true",
+        help="the bundle also carries the critic, whose field the monitor then watches (about 300 kB); with --resume "
+        "a finished run is exported again",
     )
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the folder")
@@ -187,6 +195,8 @@ def _run_training(options: argparse.Namespace) -> int:
             load_perturbation(config.perturb)
     elif options.robot:
         raise QgfError(f"--robot {options.robot}: {config.task} has no arm; leave it out")
+    elif options.with_critic:
+        raise QgfError(f"--with-critic: {config.task} has no arm, so no bundle to carry it; leave it out")
     else:
         make_environments(config, 1)[0].close()
     evaluation = load_evaluation(_evaluation_name(config.task) if is_arm_task(config.task) else "gymnasium")
@@ -214,7 +224,7 @@ def _run_training(options: argparse.Namespace) -> int:
         print(f"qgf: stopped at step {result.steps}; continue with --resume --out {folder}", file=sys.stderr)
         return 128 + stop.signal
     reporter.note("evaluating", episodes=evaluation.episodes)
-    told, figures = _finish(result, config, evaluation, folder)
+    told, figures = _finish(result, config, evaluation, folder, options.with_critic)
     write_atomic(folder / "evaluation.json", json.dumps(figures, indent=2).encode())
     reporter.note("result", **told, figures=figures)
     if options.progress != "json":
@@ -231,22 +241,27 @@ def _evaluation_name(task: str) -> str:
 
 
 def _finish(
-    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path
+    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path, with_critic: bool
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Evaluate and write the policy: a bundle for an arm. Returns where it is, and the figures."""
     policy = result.agent.deployed()
+    further = {"training_time_s": result.training_time}
+    if result.dial is not None:
+        further |= result.dial.chosen
+        write_atomic(folder / "dial.json", json.dumps(result.dial.trace, indent=1).encode())
     if isinstance(result.env, GymnasiumTask):
         figures = evaluate_task(result.env, policy.act, evaluation)
-        figures["training_time_s"] = result.training_time
+        figures |= further
         training = {"config": describe(config), "steps": result.steps, "versions": versions()}
         path = folder / "policy.safetensors"
         save_policy(path, policy, config.task, result.agent.learner.hidden, training, figures)
         told = {"policy": str(path)}
     else:
         figures, episodes = evaluate(result.env, policy.act, evaluation)
-        figures["training_time_s"] = result.training_time
+        figures |= further
         path = folder / "bundle.pt"
-        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes)
+        critic = result.agent.critic if with_critic else None
+        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes, critic)
         told = {"bundle": str(path), "sha256": sha256}
     result.env.close()
     return told, figures

@@ -7,9 +7,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 from qgf_core.errors import QgfError
 from qgf_sim.env import ArmEnv
 from qgf_trainer.agent import Agent
-from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
+from qgf_trainer.auto_dial import AutoDial
+from qgf_trainer.checkpoint import load_last_checkpoint, save_checkpoint
 from qgf_trainer.config import TrainConfig, describe
 from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.replay import ReplayBuffer
 
+_LOG = logging.getLogger("qgf")
 Environment = ArmEnv | GymnasiumTask
 
 
@@ -43,55 +46,51 @@ class Progressed:
     """(environments, n_act): where each arm's last success ended [rad]; NaN before the first."""
 
 
+class Parts(NamedTuple):
+    """Whose states make up a training's, beside its replay buffer."""
+
+    agent: Agent
+    noise: np.random.Generator
+    envs: Sequence[Environment]
+    curriculum: Curriculum
+    dial: AutoDial | None
+
+
 class ResumePoint:
-    """All of a running training but its replay buffer, copied: a megabyte or four.
+    """All of a running training but its replay buffer, copied: a megabyte or four."""
 
-    :param progressed: is copied too.
-    """
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        agent: Agent,
-        noise: np.random.Generator,
-        envs: Sequence[Environment],
-        curriculum: Curriculum,
-        progressed: Progressed,
-    ) -> None:
-        tensors, values = agent.state()
+    def __init__(self, config: TrainConfig, parts: Parts, progressed: Progressed) -> None:
+        tensors, values = parts.agent.state()
+        searched, search = ({}, None) if parts.dial is None else parts.dial.state()
         self.step = progressed.step
-        self._tensors = {name: tensor.clone() for name, tensor in tensors.items()} | {
+        self._tensors = {name: tensor.clone() for name, tensor in (tensors | searched).items()} | {
             "observation_std": progressed.observation_std.clone(),
             "poses": torch.from_numpy(progressed.poses.copy()),
         }
         self._values: dict[str, Any] = {
             "agent": copy.deepcopy(values),
+            "auto": copy.deepcopy(search),
             "step": progressed.step,
             "trained": progressed.trained,
             "reward_std": progressed.reward_std,
             "config": describe(config),
-            "noise": noise.bit_generator.state,
-            "curriculum": copy.deepcopy(curriculum.state()),
-            "environments": [env.np_random.bit_generator.state for env in envs],
+            "noise": parts.noise.bit_generator.state,
+            "curriculum": copy.deepcopy(parts.curriculum.state()),
+            "environments": [env.np_random.bit_generator.state for env in parts.envs],
         }
 
     def save(self, path: Path, buffer: ReplayBuffer) -> None:
         """Write it as a checkpoint, with the buffer as it was then. :raises QgfError: the disk is full."""
         stored = {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
-        save_checkpoint(path, self._tensors | stored, self._values)
+        save_checkpoint(path, self._tensors | stored, self._values, keep_previous=True)
 
 
-def restore(
-    path: Path,
-    config: TrainConfig,
-    agent: Agent,
-    buffer: ReplayBuffer,
-    noise: np.random.Generator,
-    envs: Sequence[Environment],
-    curriculum: Curriculum,
-) -> Progressed:
-    """Go on from a checkpoint. :raises QgfError: it is damaged, does not fit, or was trained with other settings."""
-    tensors, values = load_checkpoint(path)
+def restore(path: Path, config: TrainConfig, parts: Parts, buffer: ReplayBuffer) -> Progressed:
+    """Go on from a checkpoint, or from the one before where it is damaged.
+
+    :raises QgfError: both are damaged, or it does not fit, or was trained with other settings.
+    """
+    tensors, values = load_last_checkpoint(path, lambda text: _LOG.warning("qgf: warning: %s", text))
     # A setting that an older version did not know had its default.
     ours, theirs = describe(config), describe(TrainConfig()) | values["config"]
     for key in ours:
@@ -100,11 +99,13 @@ def restore(
                 f"{path}: was trained with {key} {theirs[key]}, not {ours[key]}; give the same settings or --overwrite"
             )
     try:
-        agent.restore(tensors, values["agent"])
+        parts.agent.restore(tensors, values["agent"])
         buffer.restore({k[len("buffer.") :]: v for k, v in tensors.items() if k.startswith("buffer.")})
-        noise.bit_generator.state = values["noise"]
-        curriculum.restore(values.get("curriculum", curriculum.state()))
-        for env, state in zip(envs, values["environments"], strict=True):
+        parts.noise.bit_generator.state = values["noise"]
+        parts.curriculum.restore(values.get("curriculum", parts.curriculum.state()))
+        if parts.dial is not None:
+            parts.dial.restore(tensors, values["auto"])
+        for env, state in zip(parts.envs, values["environments"], strict=True):
             env.np_random.bit_generator.state = state
         return Progressed(
             int(values["step"]),

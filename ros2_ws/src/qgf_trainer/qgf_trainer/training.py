@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import logging
 import math
 import os
 import time
@@ -24,25 +26,30 @@ from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
 from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
+from qgf_trainer.auto_dial import AutoDial
+from qgf_trainer.checkpoint import previous_of
 from qgf_trainer.config import TrainConfig, is_arm_task, learning_rate_factor
 from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.replay import ReplayBuffer
-from qgf_trainer.resume_point import Environment, Progressed, ResumePoint, restore
+from qgf_trainer.resume_point import Environment, Parts, Progressed, ResumePoint, restore
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
+_LOG = logging.getLogger("qgf")
 _STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
 _REPORT_EVERY = 1.0  # [s]
 _POINT_EVERY = 1.0  # [s]: at the first end of all episodes after so long it is noted what to go on from
 _WRITTEN = (
     "checkpoint.safetensors",
+    "checkpoint.previous.safetensors",
     "bundle.pt",
     "policy.safetensors",
     "progress.csv",
     "evaluation.json",
     "config.json",
+    "dial.json",
 )
 
 
@@ -84,6 +91,7 @@ class Recorder:
         "field_consistency",
         "curvature",
         "field_scale",
+        "smoothness_dial",
         "temperature",
         "level",
     )
@@ -151,20 +159,24 @@ class Recorder:
         )
         if self._csv is not None and self._writer is not None and self._episodes:
             values = {k: v for k, v in dataclasses.asdict(progress).items() if k in self._COLUMNS} | latest
-            self._csv.writerow(
-                {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
-            )
-            self._stream.flush()
-            for name, value in values.items():
-                self._writer.add_scalar(f"train/{name}", value, step)
+            row = {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
+            try:
+                self._csv.writerow(row)
+                self._stream.flush()
+                for name, value in values.items():
+                    self._writer.add_scalar(f"train/{name}", value, step)
+            except OSError as error:  # a full disk must not cost the run
+                self._csv = None
+                _LOG.warning("qgf: warning: %s: the curves end here (%s)", self._stream.name, error.strerror)
         if self._report is not None:
             self._report(progress)
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
-            self._writer.close()
-            self._stream.close()
+            for file in (self._writer, self._stream):
+                with contextlib.suppress(OSError):  # what a full disk did not take was told already
+                    file.close()
 
 
 def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
@@ -226,6 +238,8 @@ class TrainingResult:
     interrupted: bool
     training_time: float
     """[s]"""
+    dial: AutoDial | None = None
+    """Of `smoothness: auto`."""
 
 
 def train(
@@ -260,10 +274,11 @@ def train(
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
     begin = Progressed(0, 0.0, torch.ones(n_obs), 1.0, np.full((len(envs), n_act), np.nan))
-    curriculum = Curriculum(config.curriculum)
+    parts = Parts(agent, noise, envs, Curriculum(config.curriculum), make_dial(config, agent))
+    curriculum, dial = parts.curriculum, parts.dial
     path, last_checkpoint = None if folder is None else folder / "checkpoint.safetensors", -1
-    if resume and path is not None and path.exists():
-        begin = restore(path, config, agent, buffer, noise, envs, curriculum)
+    if resume and path is not None and (path.exists() or previous_of(path).exists()):
+        begin = restore(path, config, parts, buffer)
         last_checkpoint = begin.step
     step, observation_std, reward_std, poses = begin.step, begin.observation_std, begin.reward_std, begin.poses
     recorder = Recorder(config, folder, report, step, time_limit)
@@ -275,8 +290,7 @@ def train(
 
     def here() -> ResumePoint:
         trained = time.monotonic() - started
-        progressed = Progressed(step, trained, observation_std, reward_std, poses)
-        return ResumePoint(config, agent, noise, envs, curriculum, progressed)
+        return ResumePoint(config, parts, Progressed(step, trained, observation_std, reward_std, poses))
 
     try:
         while step < config.steps and not (stopping or late):
@@ -301,7 +315,8 @@ def train(
                 before, period, following = step, period + 1, observations.copy()
                 for index in map(int, np.flatnonzero(running)):
                     following[index], reward, terminated, truncated, _ = envs[index].step(action[index])
-                    transition = (observations[index], action[index], reward, following[index], terminated)
+                    learned = config.reward_scale * reward
+                    transition = (observations[index], action[index], learned, following[index], terminated)
                     buffer.add(*transition, previous[index])
                     totals[index] += reward
                     actions[index].append(action[index])
@@ -337,10 +352,17 @@ def train(
                     if env.succeeded:
                         poses[index] = env.joint_position
             _check_finite(agent, step)
+            if dial is not None:
+                dial.after_episodes(step)
             stopping, late = should_stop(), time.monotonic() - begun >= time_limit
             overdue = config.checkpoint_steps > 0 and step - max(last_checkpoint, begin.step) >= config.checkpoint_steps
             if path is not None and (overdue or stopping or late or step >= config.steps):
-                here().save(path, buffer)
+                try:
+                    here().save(path, buffer)
+                except QgfError as error:
+                    if stopping:
+                        raise  # nobody trains on: whoever stopped it has to know
+                    _LOG.warning("qgf: warning: %s; training goes on, the checkpoint before stays", error)
                 last_checkpoint = step
         ended = "interrupted" if stopping else "trained"
         latest = agent.latest | {"level": curriculum.level}
@@ -349,11 +371,20 @@ def train(
         recorder.close()
         for env in envs[1:]:
             env.close()
+        if dial is not None:
+            dial.close()
     evaluated = envs[0]
     _set_level(envs, 1.0)
     if isinstance(evaluated, ArmEnv):
         evaluated.without_perturbation()  # evaluated on the robot as it is described
-    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started)
+    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started, dial)
+
+
+def make_dial(config: TrainConfig, agent: Agent) -> AutoDial | None:
+    """What moves the agent's dial, if it is on `auto`."""
+    if config.field.form != "scale_free" or config.field.smoothness != "auto":
+        return None
+    return AutoDial(config.auto, agent, make_environments(config, 1)[0], config.steps, config.warmup_steps)
 
 
 def _set_level(envs: Sequence[Environment], level: float) -> None:
