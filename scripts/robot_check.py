@@ -28,7 +28,7 @@ from qgf_policy.golden import load_golden_log, replay
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"qgf_bringup", "qgf_core", "qgf_monitor", "qgf_msgs", "qgf_policy"}
 ABSENT = ("pybullet", "gymnasium", "mujoco", "tensorboard", "stable_baselines3", "matplotlib", "safetensors", "PyQt5",
-          "pytest", "qgf_sim", "qgf_trainer", "qgf_demo", "rqt_qgf")
+          "hypothesis", "qgf_sim", "qgf_trainer", "qgf_demo", "rqt_qgf")
 
 
 def check_absence() -> Iterator[tuple[bool, str]]:
@@ -62,13 +62,13 @@ def check_nodes(golden: Path) -> Iterator[tuple[bool, str]]:
     options = {"bundle": golden / "bundle.pt", "autostart": "true", "allow_controller_without_timeout": "true",
                "trusted_keys": golden / "trusted", "saturation_time": "0.0"}
     words = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
-    children = [subprocess.Popen(command) for command in (
-        [sys.executable, *ARM], [ROOT / "qgf", "run", "qgf_policy", "policy_node", "--ros-args", *words],
-        [ROOT / "qgf", "run", "qgf_monitor", "monitor_node"])]
     # The robot as the bundle has it: the Panda's own URDF comes with PyBullet.
     operator = Operator(int(os.environ["ROS_DOMAIN_ID"]), load_bundle(golden / "bundle.pt").manifest.robot)
     reports: list[SmoothnessReport] = []
     operator.node.create_subscription(SmoothnessReport, "/monitor_node/report", reports.append, 10)
+    children = [subprocess.Popen(command) for command in (
+        [sys.executable, *ARM], [ROOT / "qgf", "run", "qgf_policy", "policy_node", "--ros-args", *words],
+        [ROOT / "qgf", "run", "qgf_monitor", "monitor_node"])]
     try:
         operator.reach(PolicyStatus.HOLDING, timeout=60.0)
         operator.send_goal(*load_golden_log(golden / "log.npz").goal.tolist())
@@ -81,11 +81,19 @@ def check_nodes(golden: Path) -> Iterator[tuple[bool, str]]:
     except AssertionError as error:  # the harness's, with what it waited for
         yield False, str(error)
     finally:
+        codes = [end(child) for child in children]
         operator.close()
-        for child in children:
-            child.send_signal(signal.SIGINT)
-        codes = [child.wait(20) for child in children]
     yield not any(codes), f"ended by Ctrl-C with codes {codes}"
+
+
+def end(child: subprocess.Popen[bytes]) -> int:
+    """The code that a child ends with upon Ctrl-C; one that does not end is killed."""
+    child.send_signal(signal.SIGINT)
+    try:
+        return child.wait(30)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
 
 
 def main() -> int:

@@ -83,9 +83,10 @@ def _judge_arm(folder: Path, episodes: int, variant: str) -> dict[str, float | l
         if isinstance(policy, LowPass):
             policy.restart()
         runs.append(run_episode(env, policy, FIRST_SEED + i))
-    env.close()
     config = load_evaluation("reach")
-    figures: dict[str, float | list[float]] = dict(judge(runs, task.control_rate, env.task.tolerance, config))
+    told = judge(runs, task.control_rate, env.task.tolerance, config, env.task.error_figure)
+    env.close()
+    figures: dict[str, float | list[float]] = dict(told)
     return figures | {"returns": [run.reward for run in runs]}
 
 

@@ -20,6 +20,9 @@ from qgf_trainer.gymnasium_task import GymnasiumTask
 _FIRST_SEED = 1_000_000_000
 """Of the tries' episodes; training's and evaluation's lie far below."""
 
+_ALIKE = 1.3
+"""Learners are about as smooth as one another within this factor: less is the luck of a try, and return worth more."""
+
 _KEPT = 4
 """Learners kept beside the one of the best return."""
 
@@ -97,7 +100,8 @@ class AutoDial:
         self.candidates = [best, *holding[:_KEPT]]
 
     def _choose(self) -> None:
-        """Try the kept learners from further starts; go back to the smoothest whose return holds there too."""
+        """Try the kept learners from further starts; of those whose return holds there too, and that are about as
+        smooth as the smoothest of them, go back to the one of the best return."""
         seed = _FIRST_SEED + self.config.episodes
         tried = []
         for candidate in self.candidates:
@@ -106,7 +110,9 @@ class AutoDial:
             tried.append((candidate, self._try(policy, seed, self.config.verification)))
         reference = max(found.mean_return for _, found in tried)
         holding = [pair for pair in tried if within(pair[1].mean_return, reference, self.config.budget)]
-        chosen, _ = min(holding, key=lambda pair: pair[1].roughness)
+        smoothest = min(found.roughness for _, found in holding)
+        alike = [pair for pair in holding if pair[1].roughness <= _ALIKE * smoothest]
+        chosen, _ = max(alike, key=lambda pair: pair[1].mean_return)
         self._return_to(chosen)
         self._agent.stabiliser.smoothness = chosen.dial
         self.chosen = {"smoothness_dial": chosen.dial, "smoothness_step": float(chosen.step)}

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,24 +46,26 @@ class Progressed:
     """(environments, n_act): where each arm's last success ended [rad]; NaN before the first."""
 
 
-class Parts(NamedTuple):
-    """Whose states make up a training's, beside its replay buffer."""
-
-    agent: Agent
-    noise: np.random.Generator
-    envs: Sequence[Environment]
-    curriculum: Curriculum
-    dial: AutoDial | None
-
-
 class ResumePoint:
-    """All of a running training but its replay buffer, copied: a megabyte or four."""
+    """All of a running training but its replay buffer, copied: a megabyte or four.
 
-    def __init__(self, config: TrainConfig, parts: Parts, progressed: Progressed) -> None:
-        tensors, values = parts.agent.state()
-        searched, search = ({}, None) if parts.dial is None else parts.dial.state()
+    :param progressed: is copied too.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        agent: Agent,
+        noise: np.random.Generator,
+        envs: Sequence[Environment],
+        curriculum: Curriculum,
+        dial: AutoDial | None,
+        progressed: Progressed,
+    ) -> None:
+        tensors, values = agent.state()
+        searched, search = ({}, None) if dial is None else dial.state()  # of learners kept, which never change
         self.step = progressed.step
-        self._tensors = {name: tensor.clone() for name, tensor in (tensors | searched).items()} | {
+        self._tensors = {name: tensor.clone() for name, tensor in tensors.items()} | searched | {
             "observation_std": progressed.observation_std.clone(),
             "poses": torch.from_numpy(progressed.poses.copy()),
         }
@@ -74,9 +76,9 @@ class ResumePoint:
             "trained": progressed.trained,
             "reward_std": progressed.reward_std,
             "config": describe(config),
-            "noise": parts.noise.bit_generator.state,
-            "curriculum": copy.deepcopy(parts.curriculum.state()),
-            "environments": [env.np_random.bit_generator.state for env in parts.envs],
+            "noise": noise.bit_generator.state,
+            "curriculum": copy.deepcopy(curriculum.state()),
+            "environments": [env.np_random.bit_generator.state for env in envs],
         }
 
     def save(self, path: Path, buffer: ReplayBuffer) -> None:
@@ -85,10 +87,19 @@ class ResumePoint:
         save_checkpoint(path, self._tensors | stored, self._values, keep_previous=True)
 
 
-def restore(path: Path, config: TrainConfig, parts: Parts, buffer: ReplayBuffer) -> Progressed:
-    """Go on from a checkpoint, or from the one before where it is damaged.
+def restore(
+    path: Path,
+    config: TrainConfig,
+    agent: Agent,
+    buffer: ReplayBuffer,
+    noise: np.random.Generator,
+    envs: Sequence[Environment],
+    curriculum: Curriculum,
+    dial: AutoDial | None,
+) -> Progressed:
+    """Go on from a checkpoint, or where it is damaged from the one before.
 
-    :raises QgfError: both are damaged, or it does not fit, or was trained with other settings.
+    :raises QgfError: both are damaged, it does not fit, or was trained with other settings.
     """
     tensors, values = load_last_checkpoint(path, lambda text: _LOG.warning("qgf: warning: %s", text))
     # A setting that an older version did not know had its default.
@@ -99,14 +110,14 @@ def restore(path: Path, config: TrainConfig, parts: Parts, buffer: ReplayBuffer)
                 f"{path}: was trained with {key} {theirs[key]}, not {ours[key]}; give the same settings or --overwrite"
             )
     try:
-        parts.agent.restore(tensors, values["agent"])
+        agent.restore(tensors, values["agent"])
         buffer.restore({k[len("buffer.") :]: v for k, v in tensors.items() if k.startswith("buffer.")})
-        parts.noise.bit_generator.state = values["noise"]
-        parts.curriculum.restore(values.get("curriculum", parts.curriculum.state()))
-        if parts.dial is not None:
-            parts.dial.restore(tensors, values["auto"])
-        for env, state in zip(parts.envs, values["environments"], strict=True):
+        noise.bit_generator.state = values["noise"]
+        curriculum.restore(values.get("curriculum", curriculum.state()))
+        for env, state in zip(envs, values["environments"], strict=True):
             env.np_random.bit_generator.state = state
+        if dial is not None:
+            dial.restore(tensors, values["auto"])
         return Progressed(
             int(values["step"]),
             float(values["trained"]),

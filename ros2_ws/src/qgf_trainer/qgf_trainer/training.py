@@ -33,7 +33,7 @@ from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.replay import ReplayBuffer
-from qgf_trainer.resume_point import Environment, Parts, Progressed, ResumePoint, restore
+from qgf_trainer.resume_point import Environment, Progressed, ResumePoint, restore
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
@@ -274,11 +274,10 @@ def train(
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
     begin = Progressed(0, 0.0, torch.ones(n_obs), 1.0, np.full((len(envs), n_act), np.nan))
-    parts = Parts(agent, noise, envs, Curriculum(config.curriculum), make_dial(config, agent))
-    curriculum, dial = parts.curriculum, parts.dial
+    curriculum, dial = Curriculum(config.curriculum), make_dial(config, agent)
     path, last_checkpoint = None if folder is None else folder / "checkpoint.safetensors", -1
     if resume and path is not None and (path.exists() or previous_of(path).exists()):
-        begin = restore(path, config, parts, buffer)
+        begin = restore(path, config, agent, buffer, noise, envs, curriculum, dial)
         last_checkpoint = begin.step
     step, observation_std, reward_std, poses = begin.step, begin.observation_std, begin.reward_std, begin.poses
     recorder = Recorder(config, folder, report, step, time_limit)
@@ -290,7 +289,8 @@ def train(
 
     def here() -> ResumePoint:
         trained = time.monotonic() - started
-        return ResumePoint(config, parts, Progressed(step, trained, observation_std, reward_std, poses))
+        progressed = Progressed(step, trained, observation_std, reward_std, poses)
+        return ResumePoint(config, agent, noise, envs, curriculum, dial, progressed)
 
     try:
         while step < config.steps and not (stopping or late):

@@ -47,7 +47,7 @@ def test_a_bad_setting_is_named(override, words):
 
 
 def test_a_training_with_it_widens_tells_its_level_and_resumes_bit_for_bit(tmp_path):
-    """Success is easy, so that every episode widens: starts and goals close to home, and a tolerance of a metre."""
+    """Success is made easy by a tolerance of a metre, so that every second round of episodes widens."""
     text = (tmp_path / "easy.yaml")
     text.write_text("""
 kind: reach
