@@ -55,7 +55,8 @@ def nodes(folder):
         "policy_node": ["-c", "from qgf_policy.start import main; main()", "--ros-args",
                         "-p", f"bundle:={folder / 'running.pt'}", "-p", f"bundle_folder:={folder}",
                         "-p", "autostart:=true", "-p", "allow_controller_without_timeout:=true",
-                        "-p", "state_timeout:=2.0", "-p", "overrun_share:=1.0"],  # a loaded machine's late states are not what is looked at here
+                        # A busy machine's lateness is not what is looked at here.
+                        "-p", "state_timeout:=2.0", "-p", "overrun_share:=1.0"],
         "trainer_node": ["-m", "qgf_trainer.trainer_node", "--ros-args", "-p", f"output_root:={folder}"],
     }
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
