@@ -108,7 +108,10 @@ def _convert(hint: Any, value: Any, source: object, key: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, source, key)
+        words = [a for a in arguments if typing.get_origin(a) is typing.Literal]
+        if isinstance(value, str) and any(value in typing.get_args(a) for a in words):
+            return value
+        return _convert(next(a for a in arguments if a is not type(None) and a not in words), value, source, key)
     if dataclasses.is_dataclass(hint):
         return from_mapping(typing.cast(type, hint), value, source, key)
     if origin is tuple:

@@ -6,8 +6,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import os
 import signal
 import sys
+import threading
+import time
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +44,8 @@ from qgf_trainer.rivals import RivalName
 from qgf_trainer.settings_help import settings_help
 from qgf_trainer.training import TrainingResult, make_environments, prepare_folder, train
 
+_LAST_WORDS = 10.0
+"""Once its input has ended a run has this long to save [s]."""
 _TABLE = (
     "success",
     "settled",
@@ -53,6 +59,7 @@ _TABLE = (
     "mean_abs_delta",
     "hold_rms",
     "command_mean_abs_delta",
+    "smoothness_dial",
 )
 
 
@@ -66,7 +73,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "example:  ./qgf train --robot panda --task reach --algo td3 --steps 60000 --seed 0 --out runs/panda\n"
         "          ./qgf train --task Pendulum-v1 --algo sac --out runs/pendulum\n"
         "writes:   bundle.pt (a Gymnasium task: policy.safetensors), evaluation.json, config.json, progress.csv,\n"
-        "          tensorboard/, checkpoint.safetensors",
+        "          tensorboard/, checkpoint.safetensors; dial.json tells how --smoothness auto went",
     )
     parser.add_argument("--robot", help="name in config/robots or a YAML file (default: panda)")
     parser.add_argument("--task", help="name in config/tasks, or a Gymnasium id, also as gymnasium:ID (default: reach)")
@@ -83,6 +90,9 @@ def _train_parser() -> argparse.ArgumentParser:
         help="for comparison, a policy-side method in place of the stabilised critic, with its paper's setting",
     )
     parser.add_argument("--steps", type=int, help="control steps over all environments (default: that of the config)")
+    parser.add_argument(
+        "--minutes", type=float, help="train for at most so long, and then evaluate and export what is there"
+    )
     parser.add_argument("--seed", type=int, help="seed of weights, noise and training goals (default: 0)")
     parser.add_argument(
         "--out", type=Path, required=True, help="output folder; must be new unless --resume or --overwrite"
@@ -95,14 +105,21 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--smoothness",
-        type=float,
-        help="dial of the scale-free form: curvature demanded of the critic (default: the task's, 5 for arms)",
+        metavar="DIAL",
+        help="dial of the scale-free form: curvature demanded of the critic, 0 is plain (default: the task's, 5 for "
+        "arms); auto: find the smoothest that costs at most auto.budget (5 %%) of the return, in this one run",
     )
     parser.add_argument(
         "--config", default=None, help="name in config/train or a YAML file (default: that of the task)"
     )
     parser.add_argument(
         "--override", action="append", default=[], metavar="KEY=VALUE", help="any setting below, repeatable"
+    )
+    parser.add_argument(
+        "--with-critic",
+        action="store_true",
+        help="the bundle also carries the critic, whose field the monitor then watches (about 300 kB); with --resume "
+        "a finished run is exported again",
     )
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the folder")
@@ -112,22 +129,43 @@ def _train_parser() -> argparse.ArgumentParser:
         default="auto",
         help="a bar with ETA, JSON lines on standard output, or nothing (default: a bar on a terminal)",
     )
+    parser.add_argument(
+        "--until-input-ends",
+        action="store_true",
+        help="stop, as on Ctrl-C, when standard input ends: whoever holds its other end may die in any way",
+    )
     return parser
 
 
 class _StopRequest:
-    """Set by the first SIGINT or SIGTERM; the run then ends at the next end of its episodes. A second signal ends it
-    at once."""
+    """Set by the first SIGINT or SIGTERM. While the training loop asks for it, it saves and leaves; before and after
+    that there is nothing that a checkpoint does not hold already, and a signal, like any second one, ends the run at
+    once."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_input: bool) -> None:
         self.signal = 0
+        self.heeded = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
+        if with_input:
+            threading.Thread(target=self._watch_input, daemon=True).start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
+        if self.signal or not self.heeded:
             raise SystemExit(128 + number)
         self.signal = number
+
+    def asked(self) -> bool:
+        """Whether to stop; from the training loop."""
+        self.heeded = True
+        return bool(self.signal)
+
+    def _watch_input(self) -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LAST_WORDS)
+        os._exit(128 + signal.SIGTERM)
 
 
 def _run_training(options: argparse.Namespace) -> int:
@@ -157,26 +195,36 @@ def _run_training(options: argparse.Namespace) -> int:
             load_perturbation(config.perturb)
     elif options.robot:
         raise QgfError(f"--robot {options.robot}: {config.task} has no arm; leave it out")
+    elif options.with_critic:
+        raise QgfError(f"--with-critic: {config.task} has no arm, so no bundle to carry it; leave it out")
     else:
         make_environments(config, 1)[0].close()
     evaluation = load_evaluation(_evaluation_name(config.task) if is_arm_task(config.task) else "gymnasium")
+    if options.minutes is not None and not 0.0 < options.minutes < math.inf:
+        raise QgfError(f"--minutes {options.minutes} must be positive")
     folder: Path = options.out
     prepare_folder(folder, options.resume, options.overwrite)
     write_atomic(folder / "config.json", json.dumps({**describe(config), "versions": versions()}, indent=2).encode())
-    stop = _StopRequest()
+    stop = _StopRequest(options.until_input_ends)
     reporter = make_reporter(options.progress, config.algorithm, config.steps)
     try:
         result = train(
-            config, folder, resume=options.resume, report=reporter.progress, should_stop=lambda: bool(stop.signal)
+            config,
+            folder,
+            resume=options.resume,
+            report=reporter.progress,
+            should_stop=stop.asked,
+            time_limit=math.inf if options.minutes is None else 60.0 * options.minutes,
         )
     finally:
+        stop.heeded = False
         reporter.close()
     if result.interrupted:
         reporter.note("interrupted", step=result.steps)
         print(f"qgf: stopped at step {result.steps}; continue with --resume --out {folder}", file=sys.stderr)
         return 128 + stop.signal
     reporter.note("evaluating", episodes=evaluation.episodes)
-    told, figures = _finish(result, config, evaluation, folder)
+    told, figures = _finish(result, config, evaluation, folder, options.with_critic)
     write_atomic(folder / "evaluation.json", json.dumps(figures, indent=2).encode())
     reporter.note("result", **told, figures=figures)
     if options.progress != "json":
@@ -193,22 +241,27 @@ def _evaluation_name(task: str) -> str:
 
 
 def _finish(
-    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path
+    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path, with_critic: bool
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Evaluate and write the policy: a bundle for an arm. Returns where it is, and the figures."""
     policy = result.agent.deployed()
+    further = {"training_time_s": result.training_time}
+    if result.dial is not None:
+        further |= result.dial.chosen
+        write_atomic(folder / "dial.json", json.dumps(result.dial.trace, indent=1).encode())
     if isinstance(result.env, GymnasiumTask):
         figures = evaluate_task(result.env, policy.act, evaluation)
-        figures["training_time_s"] = result.training_time
+        figures |= further
         training = {"config": describe(config), "steps": result.steps, "versions": versions()}
         path = folder / "policy.safetensors"
         save_policy(path, policy, config.task, result.agent.learner.hidden, training, figures)
         told = {"policy": str(path)}
     else:
         figures, episodes = evaluate(result.env, policy.act, evaluation)
-        figures["training_time_s"] = result.training_time
+        figures |= further
         path = folder / "bundle.pt"
-        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes)
+        critic = result.agent.critic if with_critic else None
+        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes, critic)
         told = {"bundle": str(path), "sha256": sha256}
     result.env.close()
     return told, figures
@@ -339,4 +392,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # all files are closed; unloading torch piece by piece would take another second

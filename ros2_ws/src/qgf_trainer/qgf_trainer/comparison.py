@@ -23,17 +23,57 @@ METHODS: dict[str, tuple[str, ...]] = {
     "td3-plain": ("--algo", "td3-plain"),
     "td3": ("--algo", "td3"),
     "td3-paper": ("--algo", "td3", "--form", "paper"),
+    "td3-auto": ("--algo", "td3", "--smoothness", "auto"),
+    "td3-caps": ("--algo", "td3", "--rival", "caps"),
+    "td3-grad-caps": ("--algo", "td3", "--rival", "grad-caps"),
+    "td3-asap": ("--algo", "td3", "--rival", "asap"),
+    "td3-l2c2": ("--algo", "td3", "--rival", "l2c2"),
+    "sac-plain": ("--algo", "sac-plain"),
+    "sac": ("--algo", "sac"),
+    "sac-paper": ("--algo", "sac", "--form", "paper"),
+    "sac-auto": ("--algo", "sac", "--smoothness", "auto"),
+    "sac-caps": ("--algo", "sac", "--rival", "caps"),
 }
 """Name -> arguments of `train`. A further method is a further line."""
+
+WITH_NUMBER: dict[str, Callable[[float], tuple[str, ...]]] = {
+    "td3": lambda dial: ("--smoothness", str(dial)),
+    "sac": lambda dial: ("--smoothness", str(dial)),
+    "td3-caps": lambda weight: (
+        *("--override", f"rival.caps.spatial={weight}"),
+        *("--override", f"rival.caps.temporal={0.2 * weight}"),  # as its authors' weights stand to each other
+    ),
+}
+"""Methods that a number may follow, as in td3@0.3: the dial, or the spatial weight of CAPS."""
+
+DEFAULT_METHODS = ("td3-plain", "td3", "td3-paper")
+
+
+def method_arguments(method: str) -> tuple[str, ...]:
+    """Arguments of `train` for NAME[@NUMBER][+KEY=VALUE...]. :raises QgfError: no such method."""
+    named, *overrides = method.split("+")
+    name, separator, number = named.partition("@")
+    try:
+        known = name in METHODS and (not separator or (name in WITH_NUMBER and float(number) >= 0))
+    except ValueError:
+        known = False  # not a number
+    if not known or "/" in method or not all("=" in override for override in overrides):
+        raise QgfError(
+            f"--methods {method}: unknown; choose of {', '.join(METHODS)}; a dial or weight may follow "
+            f"({', '.join(f'{one}@0.3' for one in WITH_NUMBER)}) and settings of its own (+KEY=VALUE)"
+        )
+    arguments = METHODS[name] + (WITH_NUMBER[name](float(number)) if separator else ())
+    return arguments + tuple(part for override in overrides for part in ("--override", override))
 
 BASELINE = "td3-plain"
 """What ratios are taken to."""
 
 FIGURES = ("success", "final_distance_mm", "return", "sm", "mean_abs_delta", "hold_rms", "training_time_s")
-"""Columns of the tables, of evaluation.json."""
+"""Columns of the tables, of evaluation.json; those that no method has on a task are left out there."""
 
 RATIOS = ("return", "sm", "mean_abs_delta")
-"""Figures that are compared over all tasks together, as shares of the baseline's on the same task."""
+"""Figures that every task has; over all tasks together they are compared as shares of the baseline's on the same
+task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +92,7 @@ class Cell:
     def arguments(self, folder: Path, more: Sequence[str]) -> list[str]:
         """Of `train`."""
         robot, _, task = self.task.rpartition(":")
-        chosen = ["--task", task, *(["--robot", robot] if robot else []), *METHODS[self.method]]
+        chosen = ["--task", task, *(["--robot", robot] if robot else []), *method_arguments(self.method)]
         return [*chosen, "--seed", str(self.seed), "--out", str(folder), "--resume", *more]
 
 
@@ -99,7 +139,7 @@ def run_cell(
         return Outcome(cell, None, process.verdict() if process is not None and not stop.is_set() else "interrupted")
     try:
         figures = json.loads(result.read_text(encoding="utf-8"))
-        found = {name: float(figures[name]) for name in FIGURES}
+        found = {name: float(figures[name]) for name in FIGURES if name in figures or name in RATIOS}
     except (ValueError, KeyError, TypeError) as error:
         return Outcome(cell, None, f"{result}: cannot be read ({error!r}); delete it and run the comparison again")
     broken = [name for name, value in found.items() if not math.isfinite(value)]
@@ -138,7 +178,8 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], dict[str, In
             found.append(outcome.figures)
     table: dict[tuple[str, str], dict[str, Interval]] = {}
     for key, runs in groups.items():
-        table[key] = {name: bootstrap([[run[name] for run in runs]]) for name in FIGURES} if runs else {}
+        told = [name for name in FIGURES if all(name in run for run in runs)]
+        table[key] = {name: bootstrap([[run[name] for run in runs]]) for name in told} if runs else {}
     tasks = list(dict.fromkeys(task for task, _ in groups))
     for method in dict.fromkeys(method for _, method in groups):
         if len(tasks) < 2 or not all(table.get((t, m)) for t in tasks for m in (method, BASELINE)):
@@ -189,7 +230,7 @@ def markdown(table: Mapping[tuple[str, str], Mapping[str, Interval]], outcomes: 
         "Runs: with a result, of those asked for.",
     ]
     for task in dict.fromkeys(task for task, _ in table):
-        columns = RATIOS if task == "all" else FIGURES
+        columns = [name for name in FIGURES if any(name in found for (of, _), found in table.items() if of == task)]
         title = f"all tasks, as a share of {BASELINE}" if task == "all" else task
         lines += ["", f"## {title}", "", f"| method | runs | {' | '.join(columns)} |"]
         lines.append("|---" * (len(columns) + 2) + "|")

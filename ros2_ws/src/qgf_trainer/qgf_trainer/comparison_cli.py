@@ -17,8 +17,19 @@ from tqdm import tqdm
 from qgf_core.errors import QgfError
 from qgf_core.files import write_atomic
 from qgf_core.robot import load_robot
-from qgf_trainer.comparison import METHODS, Cell, claim_folder, run_grid, summarise, write_tables
-from qgf_trainer.config import load_train_config
+from qgf_trainer.comparison import (
+    DEFAULT_METHODS,
+    METHODS,
+    WITH_NUMBER,
+    Cell,
+    claim_folder,
+    method_arguments,
+    run_grid,
+    summarise,
+    write_tables,
+)
+from qgf_trainer.config import is_arm_task, load_train_config, settings_of
+from qgf_trainer.gymnasium_task import GymnasiumTask, gymnasium_id
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,7 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tasks", nargs="+", default=["reach"], metavar="[ROBOT:]TASK", help="default: reach")
     parser.add_argument(
-        "--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help=f"default: {' '.join(METHODS)}"
+        "--methods",
+        nargs="+",
+        default=list(DEFAULT_METHODS),
+        metavar="METHOD",
+        help=f"of {', '.join(METHODS)}; {', '.join(WITH_NUMBER)} may be followed by a dial or weight, as in td3@0.3, "
+        "and any by settings of its own, as in td3+field.every=1 "
+        f"(default: {' '.join(DEFAULT_METHODS)})",
     )
     parser.add_argument("--seeds", type=int, default=3, help="seeds FIRST .. FIRST + N - 1 (default: 3)")
     parser.add_argument("--first-seed", type=int, default=0, help="default: 0")
@@ -78,10 +95,19 @@ def _run(options: argparse.Namespace) -> int:
     more = [*(["--steps", str(options.steps)] if options.steps is not None else [])]
     for override in options.override:
         more += ["--override", override]
+    for method in options.methods:
+        method_arguments(method)
     for name in options.tasks:  # a mistake must not cost a grid of crashed cells
         robot, _, task = name.rpartition(":")
-        config = load_train_config(task, options.override, robot=robot or None, task=task, steps=options.steps)
-        load_robot(config.robot)
+        if is_arm_task(task):
+            settings = {"robot": robot or None, "task": task}
+            load_robot(load_train_config(settings_of(task), options.override, **settings, steps=options.steps).robot)
+        else:
+            task = gymnasium_id(task) or task
+            load_train_config(settings_of(task), options.override, task=task, steps=options.steps)
+            GymnasiumTask(task).close()
+            if robot:
+                raise QgfError(f"--tasks {name}: {task} has no arm; leave {robot} out")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     tasks, methods = dict.fromkeys(options.tasks), dict.fromkeys(options.methods)
     cells = [Cell(task, method, seed) for task in tasks for seed in seeds for method in methods]

@@ -18,12 +18,14 @@ _SHOWN = ("success", "return", "sm", "mean_abs_delta")
 def draw_task(task: str, table: Mapping[tuple[str, str], Mapping[str, Interval]], outcomes: Sequence[Outcome]) -> bytes:
     """A PNG with one panel a figure and one row a method; a method without any result says so."""
     methods = [method for of, method in table if of == task]
-    figure = Figure(figsize=(3.2 * len(_SHOWN) + 1.0, 0.55 * len(methods) + 1.4), layout="constrained")
+    shown = [name for name in _SHOWN if any(name in table[task, method] for method in methods)] or list(_SHOWN)
+    figure = Figure(figsize=(3.2 * len(shown) + 1.0, 0.55 * len(methods) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(_SHOWN), sharey=True, squeeze=False)[0]
-    for axis, name in zip(axes, _SHOWN, strict=True):
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, shown, strict=True):
         for row, method in enumerate(methods):
-            runs = [o.figures[name] for o in outcomes if o.cell.task == task and o.cell.method == method and o.figures]
+            mine = [o.figures or {} for o in outcomes if (o.cell.task, o.cell.method) == (task, method)]
+            runs = [figures[name] for figures in mine if name in figures]
             found = table[task, method].get(name)
             if found is None:
                 axis.text(0.5, row, "no result", transform=axis.get_yaxis_transform(), ha="center", va="center")

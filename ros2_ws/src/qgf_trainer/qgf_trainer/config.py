@@ -12,6 +12,7 @@ import yaml
 from qgf_core.config import config_root, find_config, from_mapping, load_yaml, to_mapping
 from qgf_core.errors import ConfigError
 from qgf_trainer.curriculum import CurriculumConfig
+from qgf_trainer.dial_search import AutoConfig
 from qgf_trainer.gymnasium_task import gymnasium_id
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form
 from qgf_trainer.rivals import RivalConfig
@@ -73,6 +74,8 @@ class TrainConfig:
     """From a narrow task to the whole one; off unless curriculum.start is below 1."""
     decay_from: float = 1.0
     """Share of the run from which on the learning rate falls linearly to a tenth; 1: never."""
+    reward_scale: float = 1.0
+    """What the learner sees is the reward times this; returns are told without it."""
     normalise_observations: bool = False
     """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled
     already."""
@@ -86,6 +89,8 @@ class TrainConfig:
     rival: RivalConfig = dataclasses.field(default_factory=RivalConfig)
     """A policy-side method for comparison; it takes the place of the field's losses."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    auto: AutoConfig = dataclasses.field(default_factory=AutoConfig)
+    """Of field.smoothness=auto."""
 
     def __post_init__(self) -> None:
         positive = ("steps", "environments", "steps_per_update", "updates_at_once", "batch_size", "buffer_size")
@@ -95,6 +100,8 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "exploration_noise", "checkpoint_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        if self.reward_scale <= 0:
+            raise ValueError(f"reward_scale {self.reward_scale} must be positive")
         for name in ("decay_from", "continue_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} {getattr(self, name)} must lie in [0, 1]")

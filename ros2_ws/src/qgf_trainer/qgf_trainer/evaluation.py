@@ -163,6 +163,21 @@ def evaluate(env: ArmEnv, policy: Policy, config: EvaluationConfig) -> tuple[dic
     return figures, episodes
 
 
+def run_any_episode(
+    env: ArmEnv | GymnasiumTask, policy: Policy, seed: int
+) -> tuple[float, NDArray[np.float64]]:
+    """Return, undiscounted, and raw actions (T, n) in [-1, 1] of the episode from `seed`."""
+    observation, _ = env.reset(seed=seed)
+    total, actions, done = 0.0, [], False
+    while not done:
+        action = np.asarray(policy(observation), dtype=np.float32)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        done = terminated or truncated
+        total += reward
+        actions.append(action.astype(np.float64))
+    return total, np.array(actions)
+
+
 _SHORTEST = 16
 """Steps that an episode must last to count in the smoothness figures."""
 
@@ -176,18 +191,8 @@ def evaluate_task(env: GymnasiumTask, policy: Policy, config: EvaluationConfig) 
     action in the task's own units, as in the published tables. `rate`: the task's steps per second [Hz], by which
     spectral_centroid and total_variation_rate are told.
     """
-    returns, signals = [], []
-    for i in range(config.episodes):
-        observation, _ = env.reset(seed=config.first_seed + i)
-        total, actions, done = 0.0, [], False
-        while not done:
-            action = np.asarray(policy(observation), dtype=np.float32)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            done = terminated or truncated
-            total += reward
-            actions.append(action.astype(np.float64))
-        returns.append(total)
-        signals.append(np.array(actions))
+    runs = [run_any_episode(env, policy, config.first_seed + i) for i in range(config.episodes)]
+    returns, signals = [total for total, _ in runs], [actions for _, actions in runs]
     long = [signal for signal in signals if len(signal) >= _SHORTEST]
     counted = long or [np.zeros_like(signals[0], shape=(_SHORTEST, signals[0].shape[1]))]
     measured = _smoothness(counted, env.rate)

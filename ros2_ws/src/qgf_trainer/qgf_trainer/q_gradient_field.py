@@ -111,7 +111,8 @@ class FieldConfig:
     of degree two in the reward's scale, as the TD error is: with G the RMS of the field's entries,
         L = L_TD + l1 MPR + l2 VFC + l3 G mean relu(v^T H_aa v / n_act + kappa G),
     G at most `cap` times the rewards' standard deviation (it feeds on the curvature that it demands and would diverge
-    without), and with noise of `noise` standard deviations of each observation.
+    without), and with noise of `noise` standard deviations of each observation. All three weights are multiplied by
+    min(1, kappa / 0.1), so that the dial reaches the plain critic at 0 without a jump.
     """
 
     form: Literal["paper", "scale_free", "none"] = "scale_free"
@@ -122,8 +123,9 @@ class FieldConfig:
     """Weight l2."""
     curvature: float = 0.5
     """Weight l3."""
-    smoothness: float = 5.0
-    """kappa, the dial of the scale-free form: the curvature demanded, in units of G."""
+    smoothness: float | Literal["auto"] = 5.0
+    """kappa, the dial of the scale-free form: the curvature demanded, in units of G; 0 is a plain critic, and below 0.1
+    all terms fade with it; auto: the training finds the smoothest that the task bears, see auto.*."""
     cap: float = 0.7
     """G is at most this many standard deviations of the reward; scale-free form."""
     margin: float = 1.0
@@ -137,9 +139,14 @@ class FieldConfig:
     """Rows of the batch that the terms are computed on; 0 is all, as the paper's."""
 
     def __post_init__(self) -> None:
-        for name in ("mixed_partial", "field_consistency", "curvature", "smoothness", "noise"):
+        for name in ("mixed_partial", "field_consistency", "curvature", "noise"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        if self.smoothness == "auto":
+            if self.form == "paper":
+                raise ValueError("smoothness auto needs the scale-free form; the paper's has no dial")
+        elif self.smoothness < 0:
+            raise ValueError(f"smoothness {self.smoothness} must not be negative")
         if self.every < 1 or self.rows < 0 or self.cap <= 0:
             raise ValueError(
                 f"every {self.every} must be at least 1, rows {self.rows} at least 0 and cap {self.cap} positive"
@@ -173,9 +180,12 @@ class FieldStabiliser:
 
     _SCALE_DECAY = 0.99
     _NOISE_FLOOR = 1e-3
+    _FULL_WEIGHT = 0.1  # of the dial, from which on the weights stay
 
     def __init__(self, config: FieldConfig, generator: torch.Generator) -> None:
         self.config, self.generator = config, generator
+        self.smoothness = 0.0 if config.smoothness == "auto" else config.smoothness
+        """The dial as it stands; `smoothness: auto` moves it."""
         self.updates = 0
         self.terms = 0
         self._mean_square = 0.0
@@ -218,6 +228,8 @@ class FieldStabiliser:
         """Whether this update has the terms; counts it. Terms of no weight are not computed."""
         config = self.config
         active = config.form != "none" and any((config.mixed_partial, config.field_consistency, config.curvature))
+        if config.form == "scale_free" and self.smoothness == 0.0:
+            active = False
         self.updates += 1
         return active and (self.updates - 1) % config.every == 0
 
@@ -238,22 +250,24 @@ class FieldStabiliser:
         if config.form == "paper":
             field = _field(critic, observation, action, next_observation, config.noise * noise, probe)
             losses = _losses(field, config.margin)
-            curvature_weight = config.curvature
+            share, curvature_weight = 1.0, config.curvature
         else:
             n_act = action.shape[1]
             noise = noise * (config.noise * observation_std).clamp_min(self._NOISE_FLOOR)
             field = _field(critic, observation, action, next_observation, noise, probe)
             scale = self._track(field, config.cap * reward_std)
             # G mean relu(v'Hv / n + kappa G) = (G / n) mean relu(v'Hv + n kappa G)
-            losses = _losses(field, n_act * config.smoothness * scale)
+            losses = _losses(field, n_act * self.smoothness * scale)
+            share = min(1.0, self.smoothness / self._FULL_WEIGHT)
             curvature_weight = config.curvature * scale / n_act
         self.latest = {
             "mixed_partial": float(losses.mixed_partial.detach()),
             "field_consistency": float(losses.field_consistency.detach()),
             "curvature": float(losses.curvature.detach()),
             "field_scale": self.scale,
+            "smoothness_dial": self.smoothness,
         }
-        return field.value, config.every * (
+        return field.value, share * config.every * (
             config.mixed_partial * losses.mixed_partial
             + config.field_consistency * losses.field_consistency
             + curvature_weight * losses.curvature
@@ -269,9 +283,11 @@ class FieldStabiliser:
 
     def state(self) -> dict[str, float]:
         """Plain numbers for a checkpoint."""
-        return {"updates": self.updates, "terms": self.terms, "mean_square": self._mean_square, "scale": self.scale}
+        return {"updates": self.updates, "terms": self.terms, "mean_square": self._mean_square, "scale": self.scale,
+                "smoothness": self.smoothness}
 
     def restore(self, state: dict[str, float]) -> None:
         """Continue from `state()`."""
         self.updates, self.terms = int(state["updates"]), int(state["terms"])
         self._mean_square, self.scale = float(state["mean_square"]), float(state["scale"])
+        self.smoothness = float(state["smoothness"])

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
-import json
+import logging
+import math
 import os
 import time
 from collections import deque
@@ -24,24 +26,30 @@ from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
 from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
-from qgf_trainer.checkpoint import load_checkpoint, save_checkpoint
-from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
+from qgf_trainer.auto_dial import AutoDial
+from qgf_trainer.checkpoint import previous_of
+from qgf_trainer.config import TrainConfig, is_arm_task, learning_rate_factor
 from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.replay import ReplayBuffer
+from qgf_trainer.resume_point import Environment, Progressed, ResumePoint, restore
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
+_LOG = logging.getLogger("qgf")
 _STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
 _REPORT_EVERY = 1.0  # [s]
+_POINT_EVERY = 1.0  # [s]: at the first end of all episodes after so long it is noted what to go on from
 _WRITTEN = (
     "checkpoint.safetensors",
+    "checkpoint.previous.safetensors",
     "bundle.pt",
     "policy.safetensors",
     "progress.csv",
     "evaluation.json",
     "config.json",
+    "dial.json",
 )
 
 
@@ -83,13 +91,20 @@ class Recorder:
         "field_consistency",
         "curvature",
         "field_scale",
+        "smoothness_dial",
         "temperature",
         "level",
     )
 
     def __init__(
-        self, config: TrainConfig, folder: Path | None, report: Callable[[Progress], None] | None, resumed_at: int
+        self,
+        config: TrainConfig,
+        folder: Path | None,
+        report: Callable[[Progress], None] | None,
+        resumed_at: int,
+        time_limit: float = math.inf,
     ) -> None:
+        self._time_limit = time_limit
         self._config, self._report, self._started, self._first_step = config, report, time.monotonic(), resumed_at
         self._episodes: deque[tuple[float, float, float, float]] = deque(maxlen=40)
         self._last = 0.0
@@ -129,6 +144,7 @@ class Recorder:
         rate = (step - self._first_step) / elapsed
         total, success, delta, sm = np.mean(self._episodes, axis=0) if self._episodes else [float("nan")] * 4
         eta = (self._config.steps - step) / rate if rate > 0 else 0.0
+        eta = max(0.0, min(eta, self._time_limit - elapsed))
         progress = Progress(
             step,
             self._config.steps,
@@ -143,20 +159,24 @@ class Recorder:
         )
         if self._csv is not None and self._writer is not None and self._episodes:
             values = {k: v for k, v in dataclasses.asdict(progress).items() if k in self._COLUMNS} | latest
-            self._csv.writerow(
-                {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
-            )
-            self._stream.flush()
-            for name, value in values.items():
-                self._writer.add_scalar(f"train/{name}", value, step)
+            row = {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
+            try:
+                self._csv.writerow(row)
+                self._stream.flush()
+                for name, value in values.items():
+                    self._writer.add_scalar(f"train/{name}", value, step)
+            except OSError as error:  # a full disk must not cost the run
+                self._csv = None
+                _LOG.warning("qgf: warning: %s: the curves end here (%s)", self._stream.name, error.strerror)
         if self._report is not None:
             self._report(progress)
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
-            self._writer.close()
-            self._stream.close()
+            for file in (self._writer, self._stream):
+                with contextlib.suppress(OSError):  # what a full disk did not take was told already
+                    file.close()
 
 
 def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
@@ -192,9 +212,6 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         raise QgfError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
 
 
-Environment = ArmEnv | GymnasiumTask
-
-
 def make_environments(config: TrainConfig, number: int) -> Sequence[Environment]:
     """The task's environments, all alike. :raises QgfError: unknown robot or task, a missing library."""
     if not is_arm_task(config.task):
@@ -221,6 +238,8 @@ class TrainingResult:
     interrupted: bool
     training_time: float
     """[s]"""
+    dial: AutoDial | None = None
+    """Of `smoothness: auto`."""
 
 
 def train(
@@ -230,12 +249,14 @@ def train(
     resume: bool = False,
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    time_limit: float = math.inf,
 ) -> TrainingResult:
-    """Train until `config.steps`, or until `should_stop` and the end of the running episodes.
+    """Train until `config.steps`, or until `should_stop`, or for `time_limit` [s] and to the end of the episodes.
 
     The environments begin their episodes together, and one whose episode has ended waits for the others. Where all
     have ended nothing of the physics has to be remembered, and that is where checkpoints are taken: a run killed at
-    any time and resumed gives the same result as one never killed.
+    any time and resumed gives the same result as one never killed. One that is asked to stop does so at once and saves
+    what it was when its episodes last began, a second or two ago; without a folder it ends its episodes.
 
     :param folder: for checkpoints, progress.csv and TensorBoard events; None keeps nothing.
     :param resume: continue from the folder's checkpoint; from the start if there is none.
@@ -252,24 +273,39 @@ def train(
     noise = np.random.default_rng(config.seed)
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
-    step, trained, observation_std, reward_std = 0, 0.0, torch.ones(n_obs), 1.0
-    poses = np.full((len(envs), n_act), np.nan)  # where each arm's last success ended
-    curriculum = Curriculum(config.curriculum)
-    path = None if folder is None else folder / "checkpoint.safetensors"
-    if resume and path is not None and path.exists():
-        resumed = _restore(path, config, agent, buffer, noise, envs, curriculum)
-        step, trained, observation_std, reward_std, poses = resumed
-    recorder = Recorder(config, folder, report, step)
-    started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
-    stopping = False
+    begin = Progressed(0, 0.0, torch.ones(n_obs), 1.0, np.full((len(envs), n_act), np.nan))
+    curriculum, dial = Curriculum(config.curriculum), make_dial(config, agent)
+    path, last_checkpoint = None if folder is None else folder / "checkpoint.safetensors", -1
+    if resume and path is not None and (path.exists() or previous_of(path).exists()):
+        begin = restore(path, config, agent, buffer, noise, envs, curriculum, dial)
+        last_checkpoint = begin.step
+    step, observation_std, reward_std, poses = begin.step, begin.observation_std, begin.reward_std, begin.poses
+    recorder = Recorder(config, folder, report, step, time_limit)
+    begun = time.monotonic()
+    started, first_update = begun - begin.trained, agent.updates
+    stopping = late = False
+    point: ResumePoint | None = None
+    noted = -math.inf
+
+    def here() -> ResumePoint:
+        trained = time.monotonic() - started
+        progressed = Progressed(step, trained, observation_std, reward_std, poses)
+        return ResumePoint(config, agent, noise, envs, curriculum, dial, progressed)
+
     try:
-        while step < config.steps and not stopping:
+        while step < config.steps and not (stopping or late):
+            if path is not None and time.monotonic() - noted >= _POINT_EVERY:
+                point, noted = here(), time.monotonic()
+                buffer.mark()
             _set_level(envs, curriculum.level)
             observations = np.stack([_start(env, poses[i], noise, config) for i, env in enumerate(envs)])
             totals, actions, period = np.zeros(len(envs)), [[] for _ in envs], 0  # type: ignore[var-annotated]
             held, previous = np.zeros((len(envs), n_act), np.float32), observations
             running = np.ones(len(envs), bool)
             while running.any() and step < config.steps:
+                if point is not None and should_stop():
+                    stopping = True
+                    break
                 if step < config.warmup_steps:
                     if period % config.warmup_hold == 0:
                         held = np.float32(noise.uniform(-1.0, 1.0, held.shape))
@@ -279,7 +315,8 @@ def train(
                 before, period, following = step, period + 1, observations.copy()
                 for index in map(int, np.flatnonzero(running)):
                     following[index], reward, terminated, truncated, _ = envs[index].step(action[index])
-                    transition = (observations[index], action[index], reward, following[index], terminated)
+                    learned = config.reward_scale * reward
+                    transition = (observations[index], action[index], learned, following[index], terminated)
                     buffer.add(*transition, previous[index])
                     totals[index] += reward
                     actions[index].append(action[index])
@@ -301,6 +338,12 @@ def train(
                     agent.latest | {"level": curriculum.level},
                     "warmup" if step < config.warmup_steps else "training",
                 )
+            if path is not None and point is not None and stopping:
+                step = max(point.step, last_checkpoint)
+                if point.step > last_checkpoint:
+                    buffer.go_back()
+                    point.save(path, buffer)
+                break
             for index, env in enumerate(envs):
                 success = float(env.succeeded) if isinstance(env, ArmEnv) else float("nan")
                 recorder.episode(float(totals[index]), success, np.array(actions[index]))
@@ -309,20 +352,17 @@ def train(
                     if env.succeeded:
                         poses[index] = env.joint_position
             _check_finite(agent, step)
-            stopping = should_stop()
-            overdue = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
-            if path is not None and (overdue or stopping or step >= config.steps):
-                _save(
-                    path,
-                    config,
-                    agent,
-                    buffer,
-                    noise,
-                    envs,
-                    {"step": step, "trained": time.monotonic() - started, "reward_std": reward_std,
-                     "curriculum": curriculum.state()},
-                    {"observation_std": observation_std, "poses": torch.from_numpy(poses)},
-                )
+            if dial is not None:
+                dial.after_episodes(step)
+            stopping, late = should_stop(), time.monotonic() - begun >= time_limit
+            overdue = config.checkpoint_steps > 0 and step - max(last_checkpoint, begin.step) >= config.checkpoint_steps
+            if path is not None and (overdue or stopping or late or step >= config.steps):
+                try:
+                    here().save(path, buffer)
+                except QgfError as error:
+                    if stopping:
+                        raise  # nobody trains on: whoever stopped it has to know
+                    _LOG.warning("qgf: warning: %s; training goes on, the checkpoint before stays", error)
                 last_checkpoint = step
         ended = "interrupted" if stopping else "trained"
         latest = agent.latest | {"level": curriculum.level}
@@ -331,11 +371,20 @@ def train(
         recorder.close()
         for env in envs[1:]:
             env.close()
+        if dial is not None:
+            dial.close()
     evaluated = envs[0]
     _set_level(envs, 1.0)
     if isinstance(evaluated, ArmEnv):
         evaluated.without_perturbation()  # evaluated on the robot as it is described
-    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started)
+    return TrainingResult(agent, evaluated, step, stopping and step < config.steps, time.monotonic() - started, dial)
+
+
+def make_dial(config: TrainConfig, agent: Agent) -> AutoDial | None:
+    """What moves the agent's dial, if it is on `auto`."""
+    if config.field.form != "scale_free" or config.field.smoothness != "auto":
+        return None
+    return AutoDial(config.auto, agent, make_environments(config, 1)[0], config.steps, config.warmup_steps)
 
 
 def _set_level(envs: Sequence[Environment], level: float) -> None:
@@ -360,59 +409,3 @@ def _check_finite(agent: Agent, step: int) -> None:
                 f"training diverged at step {step}: {name} is {value:.3g}; lower field.smoothness "
                 "or learner.learning_rate, and resume from the last checkpoint"
             )
-
-
-def _save(
-    path: Path,
-    config: TrainConfig,
-    agent: Agent,
-    buffer: ReplayBuffer,
-    noise: np.random.Generator,
-    envs: Sequence[Environment],
-    numbers: dict[str, Any],
-    more: dict[str, torch.Tensor],
-) -> None:
-    tensors, values = agent.state()
-    tensors |= more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
-    save_checkpoint(
-        path,
-        tensors,
-        {
-            "agent": values,
-            **numbers,
-            "config": describe(config),
-            "noise": noise.bit_generator.state,
-            "environments": [env.np_random.bit_generator.state for env in envs],
-        },
-    )
-
-
-def _restore(
-    path: Path,
-    config: TrainConfig,
-    agent: Agent,
-    buffer: ReplayBuffer,
-    noise: np.random.Generator,
-    envs: Sequence[Environment],
-    curriculum: Curriculum,
-) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
-    tensors, values = load_checkpoint(path)
-    # A setting that an older version did not know had its default.
-    ours, theirs = describe(config), describe(TrainConfig()) | values["config"]
-    for key in ours:
-        if key not in ("steps", "checkpoint_steps") and json.dumps(ours[key]) != json.dumps(theirs[key]):
-            raise QgfError(
-                f"{path}: was trained with {key} {theirs[key]}, not {ours[key]}; give the same settings "
-                "or --overwrite"
-            )
-    try:
-        agent.restore(tensors, values["agent"])
-        buffer.restore({k[len("buffer.") :]: v for k, v in tensors.items() if k.startswith("buffer.")})
-        noise.bit_generator.state = values["noise"]
-        curriculum.restore(values.get("curriculum", curriculum.state()))
-        for env, state in zip(envs, values["environments"], strict=True):
-            env.np_random.bit_generator.state = state
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error
-    poses = tensors["poses"].numpy().copy()
-    return int(values["step"]), float(values["trained"]), tensors["observation_std"], float(values["reward_std"]), poses

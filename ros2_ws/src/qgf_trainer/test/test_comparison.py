@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qgf_trainer.comparison import FIGURES, METHODS, Cell, Outcome, markdown, run_grid, summarise
+from qgf_core.errors import QgfError
+from qgf_trainer.comparison import FIGURES, METHODS, Cell, Outcome, markdown, method_arguments, run_grid, summarise
 from qgf_trainer.comparison_cli import main
 from qgf_trainer.config import TrainConfig
 from qgf_trainer.statistics import bootstrap, interquartile_mean
@@ -89,8 +90,19 @@ def test_every_method_is_a_training(tmp_path):
     for method in METHODS:
         options = _train_parser().parse_args(Cell("iiwa:reach", method, 7).arguments(tmp_path, []))
         assert (options.robot, options.task, options.seed) == ("iiwa", "reach", 7)
-        configs.append(with_form(load_train_config("reach", algorithm=options.algo), options.form))
-    assert len({(c.algorithm, c.field) for c in configs}) == len(METHODS)
+        overrides = [f"field.smoothness={options.smoothness}"] if options.smoothness else []
+        overrides += [f"rival.kind={options.rival}"] if options.rival else []
+        configs.append(with_form(load_train_config("reach", overrides, algorithm=options.algo), options.form))
+    assert len({(c.algorithm, c.rival.kind, c.field) for c in configs}) == len(METHODS)
+
+
+def test_a_number_may_follow_a_method():
+    assert method_arguments("td3@0.3") == ("--algo", "td3", "--smoothness", "0.3")
+    assert method_arguments("td3-caps@5")[-3:] == ("rival.caps.spatial=5.0", "--override", "rival.caps.temporal=1.0")
+    assert method_arguments("td3-plain+a=64+b.c=3")[2:] == ("--override", "a=64", "--override", "b.c=3")
+    for wrong in ("td3+every", "td3+perturb=a/b", "td3@", "td3@much", "td3@-1", "td3-plain@1", "ppo", "@1"):
+        with pytest.raises(QgfError, match="--methods"):
+            method_arguments(wrong)
 
 
 @pytest.fixture
@@ -121,6 +133,18 @@ def test_a_grid_with_a_crash_that_is_mended(tmp_path, paths, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
+def test_a_gymnasium_task_has_its_own_columns(tmp_path, paths, capsys):
+    small = ["--steps", "250", "--override", "learner.hidden=[8, 8]", "--override", "warmup_steps=200"]
+    chosen = ["--tasks", "Pendulum-v1", "--methods", "td3@0.3", "--seeds", "1"]
+    assert main([*chosen, "--out", str(tmp_path), *small]) == 0
+    text = capsys.readouterr().out
+    assert "| method | runs | return | sm | mean_abs_delta | training_time_s |" in text
+    assert "| td3@0.3 | 1 of 1 |" in text
+    config = json.loads((tmp_path / "Pendulum-v1-td3@0.3-0" / "config.json").read_text())
+    assert config["field"]["smoothness"] == 0.3
+    assert (tmp_path / "comparison-Pendulum-v1.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_an_interruption_stops_the_runs(tmp_path, paths):
     class Enough(Exception):
         pass
@@ -133,7 +157,16 @@ def test_an_interruption_stops_the_runs(tmp_path, paths):
     assert not (tmp_path / "reach-td3-1" / "evaluation.json").exists()
 
 
-@pytest.mark.parametrize("wrong", [["--seeds", "0"], ["--tasks", "nowhere"], ["--tasks", "nobody:reach"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--seeds", "0"],
+        ["--tasks", "nowhere"],
+        ["--tasks", "nobody:reach"],
+        ["--tasks", "panda:Pendulum-v1"],
+        ["--methods", "ppo"],
+    ],
+)
 def test_mistakes_are_told_before_anything_runs(tmp_path, wrong, capsys):
     assert main(["--out", str(tmp_path / "grid"), *wrong]) == 2
     assert capsys.readouterr().err.startswith("qgf: error: ") and not (tmp_path / "grid").exists()

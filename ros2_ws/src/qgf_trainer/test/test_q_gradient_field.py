@@ -9,6 +9,9 @@ import torch
 from qgf_trainer.field_function import FieldFunction
 from qgf_trainer.networks import TwinCritic
 from qgf_trainer.q_gradient_field import FieldConfig, FieldStabiliser, paper_form, q_gradient_field_losses
+from qgf_trainer.replay import Batch
+from qgf_trainer.sac import SAC, SACConfig
+from qgf_trainer.td3 import TD3, TD3Config
 
 NAMES = ("mixed_partial", "field_consistency", "curvature")
 
@@ -252,3 +255,31 @@ def test_none_adds_nothing():
 def test_impossible_settings_are_refused(field):
     with pytest.raises(ValueError):
         FieldConfig(**field)
+
+
+@pytest.mark.parametrize("learner", ["td3", "sac"])
+def test_the_dial_at_zero_is_the_plain_critic_bit_for_bit(learner):
+    def trained(field):
+        agent = TD3(5, 2, TD3Config(hidden=(16, 16)), field, 0)
+        if learner == "sac":
+            agent = SAC(5, 2, SACConfig(hidden=(16, 16)), field, 0)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(12):
+            s, following = torch.randn(2, 32, 5, generator=generator).unbind()
+            action = torch.rand(32, 2, generator=generator) * 2 - 1
+            batch = Batch(s, action, torch.randn(32, generator=generator), following, torch.zeros(32))
+            agent.update(batch, torch.ones(5), 1.0)
+        networks = (agent.actor, agent.critic)
+        return torch.cat([p.detach().reshape(-1) for network in networks for p in network.parameters()])
+
+    plain = trained(FieldConfig(form="none"))
+    assert torch.equal(trained(FieldConfig(smoothness=0.0)), plain)
+    near, full = ((trained(FieldConfig(smoothness=dial)) - plain).abs().max() for dial in (1e-6, 0.1))
+    assert 0 < near < 1e-3 * full, "it approaches the plain critic without a jump"
+
+
+def test_below_a_tenth_the_weights_fade_with_the_dial():
+    critic, data = make_critic(6, 2, (16, 16)), sample(6, 2, 32, 1.0)
+    whole, _ = stabiliser_loss(FieldConfig(smoothness=0.1, curvature=0.0), critic, data)
+    half, _ = stabiliser_loss(FieldConfig(smoothness=0.05, curvature=0.0), critic, data)
+    assert half[0].item() == pytest.approx(0.5 * whole[0].item(), rel=1e-6)

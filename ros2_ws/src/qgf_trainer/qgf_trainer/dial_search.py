@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`smoothness: auto`, the decisions: the dial is raised in steps while the return holds, and backs off where it does
+not.
+
+Every so often the policy is tried, without noise, from the same few starts; a try gives the return of each start and
+the roughness (mean |delta a|). The best mean return of all tries so far is the reference R, and a return holds if it is
+at least R - budget |R|. Phases:
+    learn    the dial rests at `start`, which is nearly plain, until the return has stopped rising (two tries without a
+             gain of half the budget, after `earliest` of the run: before, it may not have begun to) or `latest` of the
+             run is over
+    climb    the dial is multiplied by `factor` while tries hold and get smoother, until two in a row do not, or the
+             largest dial or `look_back` of the run is reached
+    probe    back at `start` for two tries and as long as the return rises: what would a plain policy have reached by
+             now? Without this, a dial that slows learning would hold by its own low standard
+    narrow   if the highest level that held still does, its learner is returned to; else it has failed. The space
+             between the level that holds and the failure is halved, in logarithms, until they are close
+    stay     training goes on at the last level that held
+A task whose return still rises towards the end of the run is judged by too low a standard: give it more steps.
+No torch and no environment here: a try goes in, a decision comes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal, NamedTuple
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoConfig:
+    """How `field.smoothness: auto` seeks the smoothest setting that the task bears."""
+
+    budget: float = 0.05
+    """Share of the best return that smoothness may cost."""
+    start: float = 0.1
+    """The dial until the return has stopped rising."""
+    largest: float = 10.0
+    """The dial is not raised beyond."""
+    factor: float = 2.5
+    """By which the dial is raised."""
+    earliest: float = 0.25
+    """Share of the run before which the dial is not raised."""
+    latest: float = 0.4
+    """Share of the run after which it is raised even if the return still rises."""
+    look_back: float = 0.6
+    """Share of the run by which the climb ends, so that time is left to judge and mend what it reached."""
+    evaluations: int = 24
+    """Tries over the run."""
+    episodes: int = 8
+    """Episodes of a try, from the same starts each time; other starts than those of training and evaluation."""
+    verification: int = 20
+    """Episodes from further starts, at the end, on which the choice among the best tries is checked."""
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.budget < 1.0 and 0.0 <= self.earliest <= self.latest <= self.look_back < 1.0):
+            raise ValueError(
+                f"budget {self.budget} must lie between 0 and 1, earliest {self.earliest}, latest {self.latest} and "
+                f"look_back {self.look_back} in [0, 1) in this order"
+            )
+        if not (0.0 < self.start <= self.largest and self.factor > 1.0):
+            raise ValueError(
+                f"start {self.start} must be positive and at most largest {self.largest}, factor {self.factor} above 1"
+            )
+        if min(self.evaluations, self.episodes, self.verification) < 1:
+            raise ValueError("evaluations, episodes and verification must be at least 1")
+
+
+class Try(NamedTuple):
+    """What a policy did from the fixed starts."""
+
+    mean_return: float
+    roughness: float
+    """mean |delta a|"""
+
+
+class Decision(NamedTuple):
+    """What follows from a try."""
+
+    dial: float
+    held: bool
+    """The return was within the budget."""
+    go_back: bool
+    """Training goes on from the last try that held."""
+
+
+Phase = Literal["learn", "climb", "probe", "narrow", "stay"]
+
+_ROUGHER = 1.15  # times the smoothest that held: a higher dial that is this much rougher does not help
+_CLOSE = 1.4  # levels that lie closer than this factor are alike
+_PATIENCE = 2  # tries
+_LONGEST_PROBE = 4  # tries
+
+
+def within(mean_return: float, reference: float, budget: float) -> bool:
+    """Whether a return is at least reference - budget |reference|."""
+    return mean_return >= reference - budget * abs(reference)
+
+
+class DialSearch:
+    """The state of the search: plain numbers, so that a checkpoint can hold them."""
+
+    def __init__(self, config: AutoConfig) -> None:
+        self.config = config
+        self.dial = config.start
+        self.phase: Phase = "learn"
+        self.reference = -math.inf
+        self._waited = 0  # tries without a gain (learn, probe), or in a row that did not do
+        self._probed = 0  # tries of the probe
+        self._held = config.start  # the highest level that held
+        self._held_return = -math.inf  # its latest return that did
+        self._failed = math.inf  # the lowest that did not
+        self._smoothest = math.inf
+
+    def observe(self, found: Try, done: float) -> Decision:
+        """Judge a try at the present dial. :param done: share of the run."""
+        gained = found.mean_return > self.reference + 0.5 * self.config.budget * abs(self.reference)
+        gained = gained or math.isinf(self.reference)
+        self.reference = max(self.reference, found.mean_return)
+        held = within(found.mean_return, self.reference, self.config.budget)
+        go_back = False
+        if self.phase == "learn":
+            self._waited = 0 if gained else self._waited + 1
+            rested = self._waited >= _PATIENCE and done >= self.config.earliest
+            if held and (rested or done >= self.config.latest):
+                self._smoothest, self._held_return, self._waited = found.roughness, found.mean_return, 0
+                self.phase, self.dial = "climb", min(self.dial * self.config.factor, self.config.largest)
+        elif self.phase == "probe":
+            go_back = self._end_probe(found, gained)
+        elif held and found.roughness <= _ROUGHER * self._smoothest:
+            self._held, self._held_return, self._waited = self.dial, found.mean_return, 0
+            self._smoothest = min(self._smoothest, found.roughness)
+            if self.phase == "climb":
+                self.dial = min(self.dial * self.config.factor, self.config.largest)
+                if self._held >= self.config.largest or done >= self.config.look_back:
+                    self._probe()
+            elif self.phase == "narrow":
+                self._between()
+        else:
+            self._waited += 1
+            if self._waited >= _PATIENCE:
+                self._waited, go_back = 0, True
+                if self.phase == "climb":
+                    self._failed = self.dial
+                    self._probe()
+                elif self.phase == "narrow":
+                    self._failed = self.dial
+                    self._between()
+        return Decision(self.dial, held, go_back)
+
+    def _probe(self) -> None:
+        self.phase, self.dial, self._waited, self._probed = "probe", self.config.start, 0, 0
+
+    def _end_probe(self, found: Try, gained: bool) -> bool:
+        """Whether the probe has ended and the learner of the level that held is to be returned to."""
+        self._probed += 1
+        if self._probed < _PATIENCE or (gained and self._probed < _LONGEST_PROBE):
+            return False
+        holds = within(self._held_return, self.reference, self.config.budget)
+        if not holds:
+            self._held, self._failed, self._smoothest = self.config.start, self._held, found.roughness
+            self._held_return = found.mean_return
+        self.phase = "narrow"
+        self._between()
+        return holds
+
+    def _between(self) -> None:
+        """Half-way, in logarithms, between the level that held and the one that failed; or stay."""
+        if not math.isfinite(self._failed) or self._failed / self._held < _CLOSE:
+            self.dial, self.phase = self._held, "stay"
+        else:
+            self.dial = math.sqrt(self._held * self._failed)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; infinities as None, which JSON has no number for."""
+        return {
+            key: None if isinstance(value, float) and math.isinf(value) else value
+            for key, value in vars(self).items()
+            if key != "config"
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`. :raises KeyError: it does not fit."""
+        infinite = {"reference": -math.inf, "_held_return": -math.inf, "_failed": math.inf, "_smoothest": math.inf}
+        for key in self.state():
+            setattr(self, key, infinite[key] if state[key] is None else state[key])
