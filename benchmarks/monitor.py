@@ -2,6 +2,7 @@
 """What the monitor costs, and how old its reports are.
 
     ./qgf bench monitor [--seconds 30] [--json]
+    ./qgf bench monitor --soak 1800      its memory alone, with 7 joints
 
 Two topics at 1 kHz come from another process: joint states with position, velocity and effort, and commands (an array
 of numbers), each of N joints. The monitor is the node as shipped, in a process of its own, with reports and spectra at
@@ -9,9 +10,12 @@ of numbers), each of N joints. The monitor is the node as shipped, in a process 
 
   Nx1000.core_share     the monitor's CPU time over wall time
   Nx1000.memory_growth  resident memory at the end over that after 5 s of measuring
-  report_age_ms         from the arrival of the newest message in a report to the report's receipt, 99th percentile
+  report_age_ms         from the arrival of the newest message in a report to the report's receipt, 99th percentile;
+                        making the figures and sending the report are in it
   window_cost_exponent  of the time for one report's figures over the window's samples, from 2,000 to 32,000: n log n
                         has about 1.1 there
+  soak.*                resident memory after the first sixth of the time and at the end, the largest in between, and
+                        the slope of a straight line through the last five sixths
 """
 
 from __future__ import annotations
@@ -104,23 +108,54 @@ def usage(process: int) -> tuple[float, int]:
     return ticks, int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def start(stack: contextlib.ExitStack, command: list[str], **options) -> subprocess.Popen[str]:
+    """A process that ends with the stack."""
+    process = subprocess.Popen(command, text=True, **options)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return process
+
+
+OWN = [sys.executable, str(Path(__file__).resolve())]
+
+
+def start_monitor(stack: contextlib.ExitStack, joints: int) -> subprocess.Popen[str]:
+    """A monitor at work: the node as shipped, its two topics, and time to settle."""
+    names = json.dumps([f"joint_{i}" for i in range(joints)])
+    monitor = start(stack, [
+        sys.executable, "-m", "qgf_monitor.monitor_node", "--ros-args", "-p", "command_topic:=commands", "-p",
+        "command_type:=Float64MultiArray", "-p", f"joints:={names}"])
+    start(stack, [*OWN, "--publish", str(joints)])
+    time.sleep(SETTLE)
+    return monitor
+
+
+def soak(seconds: float) -> dict[str, float]:
+    """Resident memory over a long time [MB]."""
+    times, resident = [], []
+    with contextlib.ExitStack() as stack:
+        monitor = start_monitor(stack, 7)
+        start(stack, [*OWN, "--listen", str(10.0 * seconds)], stdout=subprocess.DEVNULL)
+        (cpu, _), began = usage(monitor.pid), time.monotonic()
+        while time.monotonic() < began + seconds:
+            time.sleep(min(5.0, seconds / 60.0))
+            if monitor.poll() is not None:
+                raise SystemExit("qgf: error: the monitor ended; see above")
+            times.append(time.monotonic() - began)
+            resident.append(usage(monitor.pid)[1] / 2**20)
+        share = (usage(monitor.pid)[0] - cpu) / times[-1]
+    later = np.array(times) > seconds / 6.0
+    t, memory = np.array(times)[later], np.array(resident)[later]
+    return {"soak.seconds": times[-1], "soak.core_share": share, "soak.memory_begin_mb": float(memory[0]),
+            "soak.memory_end_mb": float(memory[-1]), "soak.memory_largest_mb": float(memory.max()),
+            "soak.slope_mb_per_hour": 3600.0 * float(np.polyfit(t, memory, 1)[0])}
+
+
 def measure(joints: int, seconds: float) -> tuple[dict[str, float], list[float]]:
     """One cell: its figures, and the ages of its reports [s]."""
-    own = [sys.executable, str(Path(__file__).resolve())]
-    names = json.dumps([f"joint_{i}" for i in range(joints)])
-    node = [sys.executable, "-m", "qgf_monitor.monitor_node", "--ros-args", "-p", "command_topic:=commands", "-p",
-            "command_type:=Float64MultiArray", "-p", f"joints:={names}"]
     with contextlib.ExitStack() as stack:
-        def start(command: list[str], **options) -> subprocess.Popen[str]:
-            process = subprocess.Popen(command, text=True, **options)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            return process
-
-        monitor = start(node)
-        start([*own, "--publish", str(joints)])
-        time.sleep(SETTLE)
-        listener = start([*own, "--listen", str(seconds)], stdout=subprocess.PIPE)
+        monitor = start_monitor(stack, joints)
+        listener = start(stack, [*OWN, "--listen", str(seconds)], stdout=subprocess.PIPE)
         time.sleep(SETTLE)
         (cpu, memory), began = usage(monitor.pid), time.monotonic()
         output, _ = listener.communicate(timeout=seconds + 60.0)
@@ -163,6 +198,7 @@ def main() -> int:
         prog="qgf bench monitor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each measurement (default: 30)")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="watch the memory for this long instead")
     parser.add_argument("--json", action="store_true", help="print one flat JSON object")
     parser.add_argument("--publish", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--listen", type=float, help=argparse.SUPPRESS)
@@ -172,16 +208,20 @@ def main() -> int:
     if options.listen:
         listen(options.listen)
         return 0
-    if options.seconds <= 0:
-        parser.error("--seconds must be positive")
-    flat, ages = window_cost(), []
-    for joints in JOINTS:
-        print(f"{joints} joints at {RATE:g} Hz, about {options.seconds + 2 * SETTLE:.0f} s", file=sys.stderr)
-        figures, found = measure(joints, options.seconds)
-        flat |= figures
-        ages += found
-    flat["report_age_ms"] = 1e3 * float(np.percentile(ages, 99))
-    flat["report_age_ms_median"] = 1e3 * float(np.median(ages))
+    if options.seconds <= 0 or (options.soak is not None and options.soak <= 0):
+        parser.error("--seconds and --soak must be positive")
+    if options.soak is not None:
+        print(f"7 joints at {RATE:g} Hz, {options.soak / 60.0:.1f} minutes", file=sys.stderr)
+        flat = soak(options.soak)
+    else:
+        flat, ages = window_cost(), []
+        for joints in JOINTS:
+            print(f"{joints} joints at {RATE:g} Hz, about {options.seconds + 2 * SETTLE:.0f} s", file=sys.stderr)
+            figures, found = measure(joints, options.seconds)
+            flat |= figures
+            ages += found
+        flat["report_age_ms"] = 1e3 * float(np.percentile(ages, 99))
+        flat["report_age_ms_median"] = 1e3 * float(np.median(ages))
     if options.json:
         print(json.dumps(flat))
     else:

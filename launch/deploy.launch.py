@@ -1,67 +1,104 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policy and monitor beside an arm whose driver and controller run already.
+"""Policy and monitor beside an arm whose driver runs already.
 
     ros2 launch qgf_bringup deploy.launch.py bundle:=bundle.pt robot:=panda speed_scale:=0.2
 
-Nothing moves before the policy node is configured and activated (`ros2 lifecycle set /policy_node configure`, then
-`activate`) and has a goal, unless autostart is true.
+The policy node is configured, which checks the bundle and commands nothing. It waits to be activated by
+`ros2 lifecycle set /policy_node activate` or the dashboard, unless autostart is true, and then for a goal. On Ctrl-C it
+brings the arm to rest before it ends.
 """
 
-from launch.actions import DeclareLaunchArgument, GroupAction, Shutdown
-from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node, PushRosNamespace
-from launch_ros.parameter_descriptions import ParameterValue
+from launch.actions import (
+    DeclareLaunchArgument,
+    GroupAction,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch_ros.actions import LifecycleNode, Node, PushRosNamespace
+from qgf_launch.arguments import (
+    BOOLEAN,
+    NAMESPACE,
+    POLICY,
+    chosen,
+    existing,
+    include,
+    parameters_argument,
+    policy_arguments,
+    typed,
+)
+from qgf_launch.bring_up import BringUp, end_launch
+from qgf_launch.gazebo import controllers_of
 
 from launch import LaunchDescription
+from qgf_core.manifest import read_manifest
+from qgf_core.robot import load_robot
+from qgf_policy.parameters import PARAMETERS
 
-BOOLEAN = ["true", "false"]
+RESPAWN_DELAY = 2.0
+"""Between the end of a policy node and its next start [s]: its topics have faded from the graph by then."""
+DEFAULTS = {spec.name: spec.default for spec in PARAMETERS if spec.name in POLICY}
 ARGUMENTS = (
-    DeclareLaunchArgument("bundle", description="Path of the policy bundle."),
-    DeclareLaunchArgument(
-        "robot", default_value="", description="Arm: a name in config/robots or a YAML path; empty: the bundle's."),
-    DeclareLaunchArgument(
-        "command_interface", default_value="", choices=["", "velocity", "position", "joint_trajectory"],
-        description="What the arm's active controller takes; empty: as the robot's description says."),
-    DeclareLaunchArgument(
-        "allow_controller_without_timeout", default_value="false", choices=BOOLEAN,
-        description="Send velocities although the arm's controller has no timeout and would run on by itself."),
-    DeclareLaunchArgument(
-        "control_rate", default_value="0.0",
-        description="Rate of the policy [Hz]; 0: the bundle's, and no other is taken."),
-    DeclareLaunchArgument(
-        "command_rate", default_value="0.0",
-        description="Rate of the commands to the arm [Hz], a multiple of control_rate; 0: the robot's own."),
-    DeclareLaunchArgument(
-        "speed_scale", default_value="1.0",
-        description="Factor on the velocities that the policy asks for, 0.1 .. 1; begin with little on a new arm."),
-    DeclareLaunchArgument(
-        "dry_run", default_value="false", choices=BOOLEAN, description="Compute everything, send nothing to the arm."),
+    *policy_arguments("deploy"),
     DeclareLaunchArgument(
         "autostart", default_value="false", choices=BOOLEAN,
-        description="Let the policy node configure and activate itself as soon as joint states arrive."),
+        description="Activate the policy node as soon as the arm's joint states allow it, instead of waiting for it."),
     DeclareLaunchArgument(
-        "realtime_priority", default_value="0",
-        description="SCHED_FIFO priority of the control loop, 1 .. 98; 0: none. Needs the rtprio limit."),
+        "respawn", default_value="false", choices=BOOLEAN,
+        description="Start a policy node that has died again; it stays inactive until somebody activates it. Otherwise "
+        "its end ends the launch."),
+    DeclareLaunchArgument(
+        "controllers", default_value="false", choices=BOOLEAN,
+        description="First load and activate the controller of the command interface, from config/controllers, in the "
+        "controller manager that runs in the namespace."),
+    DeclareLaunchArgument(
+        "use_sim_time", default_value="false", choices=BOOLEAN,
+        description="Run by the time of /clock, as a simulator publishes it."),
     DeclareLaunchArgument(
         "monitor", default_value="true", choices=BOOLEAN, description="Start the monitor of smoothness and timing."),
-    DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes and topics of the arm."),
+    NAMESPACE,
+    parameters_argument("deploy"),
 )
-POLICY_PARAMETERS = {
-    "bundle": str, "robot": str, "command_interface": str, "control_rate": float, "command_rate": float,
-    "speed_scale": float, "dry_run": bool, "autostart": bool, "realtime_priority": int,
-    "allow_controller_without_timeout": bool,
-}
+
+
+def start(context):
+    """The actions that depend on the arguments' values. :raises QgfError: one of them is wrong."""
+    bundle = existing(context, "bundle")
+    given = typed(context, DEFAULTS)
+    autostart, respawn, controllers, sim_time = (
+        chosen(context, name) == "true" for name in ("autostart", "respawn", "controllers", "use_sim_time"))
+    robot = load_robot(given["robot"] or read_manifest(bundle).robot.name)
+    policy = LifecycleNode(
+        package="qgf_policy", executable="policy_node", name="policy_node", namespace="", output="screen",
+        parameters=[str(existing(context, "parameters")), given,
+                    {"bundle": str(bundle), "autostart": False, "use_sim_time": sim_time}],
+        respawn=respawn, respawn_delay=RESPAWN_DELAY,
+        on_exit=None if respawn else end_launch("policy_node has ended"))
+    namespace = PushRosNamespace(chosen(context, "namespace"))
+    actions = [GroupAction([namespace, BringUp(policy, autostart).handler(), policy])]
+    if controllers:
+        interface = given["command_interface"] or robot.command_interface
+        controller = getattr(robot.topics, interface).partition("/")[0]
+        return [GroupAction([namespace, *spawned_first(robot.name, controller, actions)])]
+    return actions
+
+
+def spawned_first(robot, controller, actions):
+    """The actions, once the robot's controller is active. :raises QgfError: none is described for it."""
+    path = controllers_of(robot)
+    spawner = Node(package="controller_manager", executable="spawner", output="screen",
+                   arguments=[controller, "--controller-manager", "controller_manager", "--param-file", str(path)])
+
+    def ended(event, context):
+        if event.returncode == 0:
+            return actions
+        reason = f"the controller manager did not take {controller}, as it says above"
+        return [LogInfo(msg=reason), end_launch(reason)]
+
+    return [RegisterEventHandler(OnProcessExit(target_action=spawner, on_exit=ended)), spawner]
 
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
-    parameters = {name: ParameterValue(LaunchConfiguration(name), value_type=kind)
-                  for name, kind in POLICY_PARAMETERS.items()}
-    policy = Node(package="qgf_policy", executable="policy_node", name="policy_node", output="screen",
-                  parameters=[parameters], on_exit=Shutdown(reason="policy_node has ended"))
-    # The arm does not depend on its monitor: if that ends, the policy goes on.
-    monitor = Node(package="qgf_monitor", executable="monitor_node", name="monitor_node", output="screen",
-                   condition=IfCondition(LaunchConfiguration("monitor")))
-    return LaunchDescription([
-        *ARGUMENTS, GroupAction([PushRosNamespace(LaunchConfiguration("namespace")), policy, monitor])])
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start), include("monitor.launch.py", {}, "monitor")])

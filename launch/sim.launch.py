@@ -1,50 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulated arm in place of a driver, with policy and monitor as deploy.launch.py starts them.
 
-    ros2 launch qgf_bringup sim.launch.py bundle:=bundle.pt robot:=panda gui:=true
+    ros2 launch qgf_bringup sim.launch.py bundle:=bundle.pt robot:=panda gui:=true dashboard:=true
+
+The policy node is configured, and activated as soon as joint states arrive; it then waits for a goal on
+/policy_node/goal.
 """
 
-from pathlib import Path
-
-from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, Shutdown
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node, PushRosNamespace
-from launch_ros.parameter_descriptions import ParameterValue
+from qgf_launch.arguments import (
+    BOOLEAN,
+    NAMESPACE,
+    argument,
+    chosen,
+    existing,
+    include,
+    parameters_argument,
+    policy_arguments,
+    typed,
+)
+from qgf_launch.bring_up import end_launch
 
 from launch import LaunchDescription
 
-BOOLEAN = ["true", "false"]
+SIM = {"robot": "", "command_interface": "", "gui": False, "command_timeout": 0.0, "engine": "", "perturb": "",
+       "seed": 0, "publish_clock": False}
+"""Parameters of sim_node that are launch arguments, and their types."""
 ARGUMENTS = (
-    DeclareLaunchArgument("bundle", description="Path of the policy bundle."),
-    DeclareLaunchArgument(
-        "robot", default_value="panda", description="Arm: a name in config/robots or the path of a YAML file."),
-    DeclareLaunchArgument(
-        "command_interface", default_value="velocity", choices=["velocity", "position"],
-        description="What is sent to the arm: velocities [rad/s] or positions [rad]."),
+    argument("sim", "sim_node", "robot", "Arm: a name in config/robots or the path of a YAML file."),
+    argument("sim", "sim_node", "command_interface", "What is sent to the arm, and what it takes.",
+             ["velocity", "position", "joint_trajectory"]),
+    argument("sim", "sim_node", "gui", "Show the physics in a window."),
+    argument("sim", "sim_node", "command_timeout",
+             "Time without commands after which the arm stops [s]; 0: never, as a real forward controller."),
+    argument("sim", "sim_node", "engine", "Physics: that of the training, or the one no policy has seen.",
+             ["pybullet", "mujoco"]),
+    argument("sim", "sim_node", "perturb",
+             "How the arm differs from its description: a name in config/perturb, such as harsh; empty: not at all."),
+    argument("sim", "sim_node", "seed", "Seed of the simulated sensors' noise and of the perturbation."),
+    argument("sim", "sim_node", "publish_clock",
+             "Publish simulated time on /clock; give use_sim_time:=true with it, and only one arm may do so."),
+    *policy_arguments("sim"),
     DeclareLaunchArgument(
         "autostart", default_value="true", choices=BOOLEAN,
-        description="Let the policy node configure and activate itself as soon as joint states arrive."),
+        description="Activate the policy node as soon as the arm's joint states allow it, instead of waiting for it."),
     DeclareLaunchArgument(
-        "allow_controller_without_timeout", default_value="true", choices=BOOLEAN,
-        description="Send velocities although nothing stops the simulated arm if the policy node dies."),
-    DeclareLaunchArgument("gui", default_value="false", choices=BOOLEAN, description="Show the physics in a window."),
-    DeclareLaunchArgument(
-        "command_timeout", default_value="0.0",
-        description="Time without commands after which the arm stops [s]; 0: never, as a real forward controller."),
-    DeclareLaunchArgument("seed", default_value="0", description="Seed of the simulated sensors' noise."),
+        "dashboard", default_value="false", choices=BOOLEAN, description="Open the dashboard beside it."),
+    NAMESPACE,
+    parameters_argument("sim"),
 )
-SIM_PARAMETERS = {"robot": str, "command_interface": str, "gui": bool, "command_timeout": float, "seed": int}
+
+
+def start(context):
+    """The simulated arm, by the arguments' values."""
+    sim = Node(package="qgf_sim", executable="sim_node", name="sim_node", output="screen",
+               parameters=[str(existing(context, "parameters")), typed(context, SIM)],
+               on_exit=end_launch("sim_node has ended"))
+    return [GroupAction([PushRosNamespace(chosen(context, "namespace")), sim])]
 
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
-    parameters = {name: ParameterValue(LaunchConfiguration(name), value_type=kind)
-                  for name, kind in SIM_PARAMETERS.items()}
-    sim = Node(package="qgf_sim", executable="sim_node", name="sim_node", output="screen", parameters=[parameters],
-               on_exit=Shutdown(reason="sim_node has ended"))
-    # It sees all arguments, declared here or there, but wants those without a default handed over.
-    deploy = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(Path(__file__).parent / "deploy.launch.py")),
-                                      launch_arguments=[("bundle", LaunchConfiguration("bundle"))])
     return LaunchDescription([
-        *ARGUMENTS, deploy, GroupAction([PushRosNamespace(LaunchConfiguration("namespace")), sim])])
+        *ARGUMENTS, OpaqueFunction(function=start),
+        include("deploy.launch.py", {"bundle": LaunchConfiguration("bundle")}),  # it sees all others by itself
+        include("dashboard.launch.py", {}, "dashboard")])

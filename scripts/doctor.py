@@ -251,7 +251,7 @@ def check_clock() -> Iterator[Finding]:
         if synchronised is False:
             yield Finding("warn", "clock", "is not synchronised with a time server", remedy)
         else:
-            yield Finding("ok", "clock", "synchronised" if synchronised else "the kernel does not tell how well it goes")
+            yield Finding("ok", "clock", "synchronised" if synchronised else "the kernel does not tell how it goes")
     source = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
     if source.is_file():
         name = source.read_text().strip()

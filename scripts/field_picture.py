@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes docs/images/field.png and the figures beside it in docs/method.md: trains a plain and a stabilised policy of the
-Panda's reach task with one seed and the default settings, and measures and draws their critics' action-gradient fields.
+"""Makes docs/images/field.png and the figures beside it in docs/method.md.
+
+Trains a plain and a stabilised policy of the Panda's reach task with one seed and the default settings, and measures
+and draws their critics' action-gradient fields.
 
     python scripts/field_picture.py            # in the environment of ./qgf env; about five minutes on two cores
 """
@@ -19,7 +21,7 @@ RUNS = (("plain", "td3-plain"), ("stabilised", "td3"))
 SHOWN = (
     ("mixed_sup", "M, how fast the field turns at most"),
     ("sharpness_inf", "mu, how sharp the optimum is at least"),
-    ("ratio", "M / mu, the bound on the policy's slope"),
+    ("bound", "M / mu, the bound on the policy's slope"),
     ("policy_slope_max", "the policy's slope, at most"),
 )
 
@@ -38,7 +40,7 @@ def main() -> int:
                 [sys.executable, "-m", "qgf_trainer.cli", "train", "--robot", "panda", "--task", "reach", "--algo",
                  algorithm, "--steps", str(options.steps), "--seed", "0", "--progress", "none", "--overwrite",
                  "--out", str(options.runs / folder)]))
-    if any([training.wait() for training in trainings]):
+    if sum(training.wait() for training in trainings):  # all are waited for
         return 1
     folders = [str(options.runs / folder) for folder, _ in RUNS]
     measured = subprocess.run([sys.executable, "-m", "qgf_trainer.geometry_cli", *folders, "--plot", options.picture,

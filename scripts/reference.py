@@ -36,7 +36,10 @@ INTERFACES = ROOT / "ros2_ws/src/qgf_msgs"
 PARSER_CALL = re.compile(r"^ *parser_help (?P<module>\S+)(?P<rest>.*)$", re.MULTILINE)
 CONFIGURATIONS = (
     ("robots/NAME.yaml", "qgf_core.robot", "RobotSpec"),
-    ("tasks/NAME.yaml", "qgf_sim.reach", "ReachConfig"),
+    ("tasks/NAME.yaml, kind: reach", "qgf_sim.reach", "ReachConfig"),
+    ("tasks/NAME.yaml, kind: reach_pose", "qgf_sim.reach_pose", "ReachPoseConfig"),
+    ("tasks/NAME.yaml, kind: track", "qgf_sim.track", "TrackConfig"),
+    ("tasks/NAME.yaml, kind: hold", "qgf_sim.hold", "HoldConfig"),
     ("train/NAME.yaml", "qgf_trainer.config", "TrainConfig"),
     ("perturb/NAME.yaml", "qgf_sim.perturb", "Perturbation"),
     ("eval/reach.yaml", "qgf_trainer.evaluation", "EvaluationConfig"),
@@ -168,11 +171,12 @@ def fields_of(cls: Any, prefix: str = "") -> Iterator[str]:
 
 def part_of(annotation: Any, cls: type) -> Any:
     """The dataclass that a required field holds, or holds many of; None where it holds plain values."""
-    module = sys.modules[cls.__module__]
+    modules = [sys.modules[base.__module__] for base in cls.__mro__]  # a field of a base is annotated there
     for name in re.findall(r"\w+", str(annotation)):
-        found = getattr(module, name, None)
-        if dataclasses.is_dataclass(found):
-            return found
+        for module in modules:
+            found = getattr(module, name, None)
+            if dataclasses.is_dataclass(found):
+                return found
     return None
 
 

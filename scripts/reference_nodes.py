@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks every running node what it has: the text of docs/reference/nodes.md. Used by reference.py.
 
-The nodes are started with their defaults, in a ROS domain of their own that nobody else is to use (``./qgf docs`` and the
-test claim one); policy_node is then configured with a bundle, because it has most of its topics only then. What a node
-makes later still, from the topics that it meets, is not listed.
+The nodes are started with their defaults, in a ROS domain of their own; policy_node is then configured with a
+bundle, because it has most of its topics only then. What a node makes later still, from the topics that it meets, is
+not listed.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from qgf_core.bundle import save_bundle
 from qgf_core.manifest import Box, make_manifest
 from qgf_core.observation import ObservationTerm
 from qgf_core.robot import load_robot, read_urdf
+from qgf_demo.domain import Domain
 
 INSTALL = Path(__file__).resolve().parent.parent / "ros2_ws/install/lib"
 NODES = (
@@ -43,6 +45,11 @@ NODES = (
     ("qgf_monitor", "governor_node", "Acts upon lasting roughness: smoothes, holds, stops."),
     ("qgf_trainer", "trainer_node", "Trains, as an action."),
 )
+INTRODUCTION = (
+    "# Nodes", "",
+    "Names with `~` are the node's own (`~/status` is `/policy_node/status`), the others relative, so that namespaces "
+    "work; topics that a robot's YAML names stand here as it has them by default. QoS can be overridden where a node "
+    "has the parameters `qos_overrides.*`. Every node also has the usual parameter services.")
 READY_WITHIN = 120.0
 """Time that a node may take to its parameters [s]: some import torch and PyBullet, on a machine that may be busy."""
 EVERY_NODE = {"/parameter_events", "/rosout"}
@@ -55,9 +62,9 @@ OVERRIDE = re.compile(r"^qos_overrides\.(?P<topic>.+)\.(?P<end>publisher|subscri
 class Questioner:
     """A node that asks others for what they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain: int) -> None:
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, args=[])
+        rclpy.init(context=self._context, args=[], domain_id=domain)
         self.node = Node("qgf_questioner", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -88,18 +95,22 @@ class Questioner:
 
 def page() -> str:
     """The page, without its first line."""
+    with Domain() as domain:
+        return _page(domain.id)
+
+
+def _page(domain: int) -> str:
     processes: list[subprocess.Popen[bytes]] = []
-    asker = Questioner()
+    asker = Questioner(domain)
     try:
         for package, name, _ in NODES:
             processes.append(subprocess.Popen(
-                [INSTALL / package / name, "--ros-args", "--log-level", "fatal"], start_new_session=True))
-        lines = ["# Nodes", "", "Names with `~` are the node's own (`~/status` is `/policy_node/status`), the others relative, so that "
-                 "namespaces work; topics named by a robot's YAML stand here as the default YAML has them. QoS can be "
-                 "overridden where a node has the parameters `qos_overrides.*`. Every node also has the usual parameter services."]
+                [INSTALL / package / name, "--ros-args", "--log-level", "fatal"], start_new_session=True,
+                env={**os.environ, "ROS_DOMAIN_ID": str(domain)}))
+        lines = list(INTRODUCTION)
         for package, name, meaning in NODES:
-            lines += ["", f"## {name}", "", f"`ros2 run {package} {name}` or `./qgf run {package} {name}`. {meaning}", ""]
-            lines += _node(asker, name, processes)
+            start = f"`ros2 run {package} {name}` or `./qgf run {package} {name}`."
+            lines += ["", f"## {name}", "", f"{start} {meaning}", "", *_node(asker, name, processes)]
     finally:
         asker.close()
         for process in processes:

@@ -28,7 +28,7 @@ from qgf_policy.golden import load_golden_log, replay
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"qgf_bringup", "qgf_core", "qgf_monitor", "qgf_msgs", "qgf_policy"}
 ABSENT = ("pybullet", "gymnasium", "mujoco", "tensorboard", "stable_baselines3", "matplotlib", "safetensors", "PyQt5",
-          "pytest", "qgf_sim", "qgf_trainer", "qgf_demo", "rqt_qgf")
+          "hypothesis", "qgf_sim", "qgf_trainer", "qgf_demo", "rqt_qgf")
 
 
 def check_absence() -> Iterator[tuple[bool, str]]:
@@ -46,7 +46,7 @@ def check_replay(golden: Path) -> Iterator[tuple[bool, str]]:
     bundle = load_bundle(golden / "bundle.pt", load_trusted_keys(str(golden / "trusted")))
     yield bool(bundle.signer), f"loaded a bundle for {bundle.manifest.robot.name}, signed by {bundle.signer}"
     log = load_golden_log(golden / "log.npz")
-    actions, commands = replay(bundle, log.goal, log.position, log.velocity)
+    actions, commands = replay(bundle, log)
     same = np.array_equal(actions, log.action) and np.array_equal(commands, log.command)
     moved = float(np.abs(log.command).max())
     found = f"golden log: {len(actions)} periods, actions and commands identical, up to {moved:.2f} rad/s"
@@ -62,12 +62,13 @@ def check_nodes(golden: Path) -> Iterator[tuple[bool, str]]:
     options = {"bundle": golden / "bundle.pt", "autostart": "true", "allow_controller_without_timeout": "true",
                "trusted_keys": golden / "trusted", "saturation_time": "0.0"}
     words = [word for name, value in options.items() for word in ("-p", f"{name}:={value}")]
+    # The robot as the bundle has it: the Panda's own URDF comes with PyBullet.
+    operator = Operator(int(os.environ["ROS_DOMAIN_ID"]), load_bundle(golden / "bundle.pt").manifest.robot)
+    reports: list[SmoothnessReport] = []
+    operator.node.create_subscription(SmoothnessReport, "/monitor_node/report", reports.append, 10)
     children = [subprocess.Popen(command) for command in (
         [sys.executable, *ARM], [ROOT / "qgf", "run", "qgf_policy", "policy_node", "--ros-args", *words],
         [ROOT / "qgf", "run", "qgf_monitor", "monitor_node"])]
-    operator = Operator(int(os.environ["ROS_DOMAIN_ID"]))
-    reports: list[SmoothnessReport] = []
-    operator.node.create_subscription(SmoothnessReport, "/monitor_node/report", reports.append, 10)
     try:
         operator.reach(PolicyStatus.HOLDING, timeout=60.0)
         operator.send_goal(*load_golden_log(golden / "log.npz").goal.tolist())
@@ -80,11 +81,19 @@ def check_nodes(golden: Path) -> Iterator[tuple[bool, str]]:
     except AssertionError as error:  # the harness's, with what it waited for
         yield False, str(error)
     finally:
+        codes = [end(child) for child in children]
         operator.close()
-        for child in children:
-            child.send_signal(signal.SIGINT)
-        codes = [child.wait(20) for child in children]
     yield not any(codes), f"ended by Ctrl-C with codes {codes}"
+
+
+def end(child: subprocess.Popen[bytes]) -> int:
+    """The code that a child ends with upon Ctrl-C; one that does not end is killed."""
+    child.send_signal(signal.SIGINT)
+    try:
+        return child.wait(30)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
 
 
 def main() -> int:

@@ -30,11 +30,11 @@ class FailsOnRequest(torch.nn.Module):
 
 
 if __name__ == "__main__":
-    load, request = preflight.load_bundle, Path(sys.argv.pop(1))
+    genuine, request = preflight.load_bundle, Path(sys.argv.pop(1))
 
     def load_failing(*arguments: Any) -> Bundle:
         """As load_bundle, with the module replaced."""
-        bundle = load(*arguments)
+        bundle = genuine(*arguments)
         return dataclasses.replace(bundle, module=FailsOnRequest(bundle.module, request))
 
     preflight.load_bundle = load_failing

@@ -34,6 +34,13 @@ ACTION_UNITS: dict[str, str] = {
     "joint_position_delta": "rad per control period",
     "joint_effort": "N m beyond gravity",
 }
+INTERFACES: dict[str, Literal["velocity", "position", "effort"]] = {
+    "joint_velocity": "velocity",
+    "joint_position": "position",
+    "joint_position_delta": "position",
+    "joint_effort": "effort",
+}
+"""What the drives take in training, by the kind of action."""
 _SINGULAR = 1e-4
 """Added to J J^T [m^2 or rad^2]: near a singular pose the null space fades in smoothly instead of jumping."""
 _POSTURE_SHARE = 0.5

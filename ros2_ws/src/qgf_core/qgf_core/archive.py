@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundle as an archive: its seal, and every check that can be made before torch sees it.
 
-The file is the zip archive that `torch.jit.save` writes, with `extra/manifest.json`, `extra/probes.json` and
-`extra/robot.urdf` as entries. The archive comment holds the SHA-256 of all bytes before it: torch checks no CRC, so
-that a flipped bit would change the policy without a word. Beside it may stand an Ed25519 signature over the same bytes,
-with the public key that it was made with (`qgf_core.signing`).
+The file is the zip archive that `torch.jit.save` writes, with `extra/manifest.json`, `extra/probes.json`,
+`extra/robot.urdf` and, where it is wanted, `extra/critic.safetensors` as entries. The archive comment holds the SHA-256
+of all bytes before it: torch checks no CRC, so that a flipped bit would change the policy without a word. Beside it may
+stand an Ed25519 signature over the same bytes, with the public key that it was made with (`qgf_core.signing`).
 
 A seal proves that nothing was damaged, a signature who made it, neither that its maker was honest; and two programs may
 read one zip file differently (torch finds entries in either case of letters, prefers a legacy format where it finds
@@ -36,6 +36,8 @@ MAXIMUM_TEXT = 16 * 1024 * 1024
 MAXIMUM_CODE = 256 * 1024
 """Of one source file or pickle [bytes]."""
 EXTRA_FILES = ("manifest.json", "probes.json", "robot.urdf")
+CRITIC_FILE = "critic.safetensors"
+"""Optional: see `qgf_core.critic_file`."""
 
 _LOCAL_HEADER = struct.Struct("<4s22x2H")
 _END_RECORD = struct.Struct("<4s4H2LH")
@@ -186,10 +188,13 @@ def _check_entries(archive: zipfile.ZipFile, path: object) -> dict[str, str]:
         if _DATA_ENTRY.fullmatch(inner):
             continue
         text = _TEXT_ENTRY.fullmatch(inner)
-        if info.file_size > (MAXIMUM_TEXT if text else MAXIMUM_CODE):
+        critic = inner == f"extra/{CRITIC_FILE}"
+        if info.file_size > (MAXIMUM_TEXT if text or critic else MAXIMUM_CODE):
             raise BundleError(f"{path}: entry {name!r} has {info.file_size} bytes, more than a policy needs; refused")
         if text:
             texts[text[1]] = archive.read(info).decode("utf-8")
+        elif critic:
+            archive.read(info)  # its checksum; what it holds is for `critic_entry` and whoever wants it
         elif _CODE_ENTRY.fullmatch(inner):
             check_script(archive.read(info).decode("utf-8"), path)
         elif _PICKLE_ENTRY.fullmatch(inner):
@@ -206,3 +211,10 @@ def _check_entries(archive: zipfile.ZipFile, path: object) -> dict[str, str]:
         if name not in texts:
             raise BundleError(f"{path}: it lacks {name}; export it again")
     return texts
+
+
+def critic_entry(data: bytes) -> bytes | None:
+    """The packed critic of an archive that `open_sealed` found good; None where it carries none."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = [name for name in archive.namelist() if name.partition("/")[2] == f"extra/{CRITIC_FILE}"]
+        return archive.read(names[0]) if names else None

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from qgf_core.archive import open_sealed, read_archive, seal
+from qgf_core.archive import CRITIC_FILE, critic_entry, open_sealed, read_archive, seal
+from qgf_core.critic_file import parse_critic
 from qgf_core.errors import BundleError, QgfError
 from qgf_core.files import write_atomic
 from qgf_core.manifest import Manifest, parse_manifest, read_manifest
@@ -63,11 +64,13 @@ class Bundle:
         return np.asarray(action.numpy()[0], dtype=np.float32)
 
 
-def save_bundle(path: str | Path, module: torch.nn.Module, manifest: Manifest, probes: ArrayLike) -> str:
+def save_bundle(path: str | Path, module: torch.nn.Module, manifest: Manifest, probes: ArrayLike,
+                critic: bytes | None = None) -> str:
     """Export a policy; the file appears whole or not at all.
 
     :param module: raw observation (1, n_obs) float32 -> action (1, n_act) in [-1, 1]; a copy of it is scripted here.
     :param probes: raw observations (N, n_obs), whose actions are stored and replayed by whoever loads the bundle.
+    :param critic: what `qgf_core.critic_file.pack_critic` gives, to carry along.
     :returns: the SHA-256 in hexadecimal.
     :raises BundleError: the module cannot be scripted, does not fit the manifest, says what loading would refuse, acts
         out of range, or acts otherwise once exported.
@@ -91,8 +94,11 @@ def save_bundle(path: str | Path, module: torch.nn.Module, manifest: Manifest, p
     stored = {"observations": observations.tolist(), "actions": actions.tolist(), "tolerance": PROBE_TOLERANCE,
               "processor": _processor()}
     buffer = io.BytesIO()
-    texts = {"manifest.json": manifest.to_json(), "probes.json": json.dumps(stored), "robot.urdf": manifest.urdf}
-    torch.jit.save(scripted, buffer, _extra_files=texts)
+    extra: dict[str, str | bytes] = {"manifest.json": manifest.to_json(), "probes.json": json.dumps(stored),
+                                     "robot.urdf": manifest.urdf}
+    if critic is not None:
+        extra[CRITIC_FILE] = critic
+    torch.jit.save(scripted, buffer, _extra_files=extra)
     sealed = seal(buffer.getvalue())
     _load(sealed, path)
     write_atomic(Path(path), sealed)
@@ -116,6 +122,9 @@ def _load(data: bytes, path: str | Path, trusted: Mapping[bytes, str] | None = N
         observation_size = manifest.observation_builder().size
     except QgfError as error:
         raise BundleError(f"{path}: {error}") from error
+    packed = critic_entry(data)
+    if packed is not None:
+        parse_critic(packed, observation_size, len(manifest.robot.joints), path)
     try:
         module = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
         module = torch.jit.optimize_for_inference(torch.jit.freeze(module))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import fft as scipy_fft
 from scipy import signal as scipy_signal
 
 from qgf_core.errors import MetricError
@@ -35,8 +36,8 @@ __all__ = [
 def _sum_of_frequency_times_magnitude(samples: Array) -> Array:
     """sum_{i < N // 2} |FFT_i| i / N of (N, n), per joint (n,): frequencies in cycles per sample."""
     number = samples.shape[0]
-    magnitude = np.abs(np.fft.rfft(samples, axis=0))[: number // 2]
-    return np.asarray(np.arange(number // 2) / number @ magnitude)
+    magnitude = np.abs(scipy_fft.rfft(np.ascontiguousarray(samples.T), axis=1)[:, :number // 2])
+    return np.asarray(magnitude @ (np.arange(number // 2) / number))
 
 
 def paper_smoothness(actions: npt.ArrayLike) -> float:
@@ -95,9 +96,14 @@ def sign_flip_index(actions: npt.ArrayLike, deadband: float = 0.0) -> PerJoint:
     samples, flat = columns(actions, 3, "actions")
     if not (math.isfinite(deadband) and deadband >= 0.0):
         raise MetricError(f"deadband: {deadband} must be a finite number of at least 0")
-    delta = np.diff(samples, axis=0)
-    sign = np.where(np.abs(delta) > deadband, np.sign(delta), 0.0)
-    return per_joint(np.mean(sign[1:] * sign[:-1] < 0.0, axis=0), flat)
+    return per_joint(_flips(np.diff(samples, axis=0), deadband), flat)
+
+
+def _flips(delta: Array, deadband: float) -> Array:
+    """The index (n,) by the differences (T - 1, n)."""
+    counts, negative = np.abs(delta) > deadband, np.signbit(delta)
+    flips = (negative[1:] != negative[:-1]) & counts[1:] & counts[:-1]
+    return np.asarray(np.count_nonzero(flips, axis=0) / len(flips))
 
 
 # --- movements ------------------------------------------------------------------------------------------------------
@@ -170,7 +176,7 @@ def jerk_rms(position: npt.ArrayLike, sample_rate: float, cutoff: float) -> PerJ
         jerk = np.concatenate([
             ends @ moved[:length],
             # By FFT: its cost does not grow with the filter's length, which grows with the sample rate.
-            scipy_signal.oaconvolve(moved, middle[::-1, None], mode="valid", axes=0),
+            scipy_signal.oaconvolve(np.ascontiguousarray(moved.T), middle[None, ::-1], mode="valid", axes=1).T,
             -(ends @ moved[-length:][::-1])[::-1],
         ])
     jerk *= float(sample_rate) ** 3
@@ -299,17 +305,23 @@ def measure(signal: npt.ArrayLike, sample_rate: float, cutoff: float, deadband: 
     :param spectra: of this signal, where the caller has them.
     """
     samples, _ = columns(signal, 9, "signal")
+    if not (math.isfinite(deadband) and deadband >= 0.0):
+        raise MetricError(f"deadband: {deadband} must be a finite number of at least 0")
     spectra = spectra or Spectra(signal, sample_rate)
-    delta = np.diff(samples, axis=0)
-    delta = delta[len(delta) % 2:]
+    # What several of them share is worked out once.
+    differences = np.diff(samples, axis=0)
+    delta = differences[len(differences) % 2:]
+    variation = np.mean(np.abs(differences), axis=0)
+    number = len(samples)
+    paper = float(np.mean(2.0 / number * _sum_of_frequency_times_magnitude(samples)))
     return Smoothness(
         high_frequency_ratio=spectra.high_frequency_ratio(cutoff),
         delta_high_frequency_ratio=Spectra(delta, sample_rate).high_frequency_ratio(cutoff),
         band_rms=spectra.band_rms(cutoff),
         spectral_centroid=spectra.centroid(),
-        mean_absolute_delta=np.asarray(mean_absolute_delta(samples)),
-        total_variation_rate=np.asarray(total_variation_rate(samples, sample_rate)),
-        sign_flip_index=np.asarray(sign_flip_index(samples, deadband)),
-        paper_smoothness=paper_smoothness(samples),
-        amplitude_smoothness=amplitude_smoothness(samples, sample_rate),
+        mean_absolute_delta=variation,
+        total_variation_rate=sample_rate * variation,
+        sign_flip_index=_flips(differences, deadband),
+        paper_smoothness=paper,
+        amplitude_smoothness=2.0 / (number // 2 - 1) * paper,
     )

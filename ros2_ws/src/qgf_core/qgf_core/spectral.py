@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy import fft as scipy_fft
 
 from qgf_core.errors import MetricError
 from qgf_core.samples import Array, PerJoint, columns, per_joint, positive, resolution
@@ -60,12 +61,15 @@ class Spectra:
         power = np.zeros((samples.shape[1], length // 2 + 1))
         for start in np.round(np.linspace(0, total - length, count)).astype(int):
             piece = joints[:, start:start + length]
-            noise = np.maximum(rounding * np.abs(piece).max(axis=1), floor)
+            noise = np.maximum(rounding * np.maximum(piece.max(axis=1), -piece.min(axis=1)), floor)
+            # Few passes over memory: this is what a live monitor spends its time on.
             piece = piece - piece.mean(axis=1, keepdims=True)
             piece -= (piece @ line)[:, None] * line
-            piece[np.sqrt(np.mean(piece * piece, axis=1)) <= noise] = 0.0
-            bins = np.fft.rfft(piece * hann, axis=1)
-            power += bins.real ** 2 + bins.imag ** 2
+            piece[np.sqrt(np.einsum("ij,ij->i", piece, piece) / length) <= noise] = 0.0
+            piece *= hann
+            bins = scipy_fft.rfft(piece, axis=1)
+            power += np.square(bins.real)
+            power += np.square(bins.imag)
         power /= count * self.sample_rate * np.sum(hann * hann)
         # One-sided: every bin but 0 and, for an even length, Nyquist stands for a negative frequency too.
         power[:, 1:(length + 1) // 2] *= 2.0
@@ -105,7 +109,7 @@ class Spectra:
         power = self.power
         left = np.vstack([np.full(power.shape[1], np.inf), power[:-1]])  # the constant part is no peak
         right = np.vstack([power[1:], np.zeros(power.shape[1])])
-        enough = power > np.maximum(12.0 * np.median(power, axis=0), 0.0)
+        enough = power > np.maximum(12.0 * np.median(np.ascontiguousarray(power.T), axis=1), 0.0)
         height = np.where((power > left) & (power >= right) & enough, power, 0.0)
         found = np.full((3, count, power.shape[1]), np.nan)
         joints, reach = np.arange(power.shape[1]), np.arange(-PEAK_REACH, PEAK_REACH + 1)[:, None]

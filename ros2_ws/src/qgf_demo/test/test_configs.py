@@ -30,7 +30,10 @@ LOADERS: dict[str, Callable[[str], Any]] = {
     "monitor.yaml": load_config,
 }
 """By folder of config/, or by name for a file that stands there itself."""
-FILES = sorted(path.relative_to(config_root()) for path in config_root().rglob("*.y*ml"))
+FOREIGN = {"nodes", "controllers", "gazebo"}
+"""Folders whose YAML ROS itself reads: test_launch.py and test_arms.py look at these."""
+FILES = sorted(path for path in (found.relative_to(config_root()) for found in config_root().rglob("*.y*ml"))
+               if path.parts[0] not in FOREIGN)
 
 
 def loader(file: Path) -> Callable[[str], Any]:

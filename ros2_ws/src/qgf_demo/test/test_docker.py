@@ -4,10 +4,12 @@ variable and option that they name must at least exist."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[4]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "scripts"))
 import reference
 
+ROOT = Path(__file__).resolve().parents[4]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -119,7 +121,7 @@ def test_the_command_of_a_service_exists(name):
     assert (package, node) in {(p, e) for p, e, _ in reference.executables()}
     section = re.search(rf"^## {node}$(.*?)(?=^## |\Z)", NODES_PAGE, re.MULTILINE | re.DOTALL)
     assert section is not None
-    for flag, value in zip(words, words[1:], strict=False):
+    for flag, value in itertools.pairwise(words):
         if flag == "-p":
             assert f"`{value.partition(':=')[0]}`" in section[1]
     assert SERVICES[name]["healthcheck"]["test"] == ["CMD", f"{IN_IMAGE}docker/healthcheck.sh", f"/{node}"]
@@ -154,9 +156,8 @@ def test_the_workflow_runs_the_readmes_two_commands_everywhere():
 @pytest.mark.ros
 def test_the_healthcheck_tells_a_node_that_answers_from_one_that_does_not():
     """A node that is listed but hangs is not healthy: it is stopped by a signal here."""
-    import signal
-
-    node = subprocess.Popen([ROOT / "ros2_ws/install/lib/qgf_monitor/governor_node", "--ros-args", "--log-level", "fatal"])
+    executable = ROOT / "ros2_ws/install/lib/qgf_monitor/governor_node"
+    node = subprocess.Popen([executable, "--ros-args", "--log-level", "fatal"])
     check = [sys.executable, ROOT / "docker/healthcheck.py"]
     try:
         assert subprocess.run([*check, "/governor_node"], check=False, timeout=60).returncode == 0

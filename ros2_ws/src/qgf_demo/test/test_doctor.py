@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[4]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "scripts"))
 import doctor
+
+ROOT = Path(__file__).resolve().parents[4]
 
 # ------------------------------------------------------------------------------------------------------- doctor
 

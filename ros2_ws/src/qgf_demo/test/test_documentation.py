@@ -4,6 +4,7 @@ date. That the shell blocks do what they say is tried by test_documented_command
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -147,7 +148,7 @@ def check_parameters(block, executable, words):
     text = re.search(rf"^## {executable}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     if text is None:
         return
-    for flag, value in zip(words, words[1:], strict=False):
+    for flag, value in itertools.pairwise(words):
         if flag == "-p" and not value.startswith("qos_overrides"):
             parameter = value.partition(":=")[0]
             assert f"`{parameter}`" in text[1] or parameter == "use_sim_time", f"{block.place}: no {parameter}"

@@ -29,6 +29,11 @@ ENDS_WITHIN = 30.0
 BLOCK_TIMEOUT = 900.0
 
 
+def hear_ctrl_c() -> None:
+    """A shell without a terminal lets what it starts in the background ignore Ctrl-C, these tests included."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A reader at a terminal, with further ones for what goes on running."""
 
@@ -54,7 +59,7 @@ class Terminal:
         with log.open("wb") as stream:
             process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", f"exec {block.short()}"], cwd=self.folder,
                                        env=self.environment, stdout=stream, stderr=subprocess.STDOUT,
-                                       stdin=subprocess.DEVNULL, start_new_session=True)
+                                       stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=hear_ctrl_c)
         self.running[block.background] = process, log
         deadline = time.monotonic() + PRINTS_WITHIN
         while block.until not in log.read_text():

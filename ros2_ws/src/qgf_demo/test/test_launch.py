@@ -4,6 +4,7 @@ is nothing that could run them, and these tests say so."""
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import yaml
 
 from qgf_core.action import ActionSpec
 from qgf_core.bundle import save_bundle
+from qgf_core.config import config_root
 from qgf_core.manifest import Box, make_manifest
 from qgf_core.observation import ObservationTerm
 from qgf_core.robot import load_robot, read_urdf
@@ -36,6 +39,8 @@ service.include_launch_description(
     IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments))
 sys.exit(service.run())
 """
+FILES = ["dashboard", "deploy", "gazebo", "monitor", "sim", "train"]
+OF_AN_ARM = ["deploy", "gazebo", "sim"]
 NODES_START_WITHIN = 60.0
 """[s]: three processes that import torch, pybullet and ROS, on a machine that does other things too."""
 
@@ -76,14 +81,17 @@ class Launched:
 
     numbers = itertools.count()
 
-    def __init__(self, folder, name, *arguments):
+    def __init__(self, folder, name, *arguments, command=None, environment=None):
         self.namespace = f"launched_{next(self.numbers)}"
         self._log = folder / f"{self.namespace}.log"
+        if name != "dashboard.launch.py":
+            arguments = (f"namespace:={self.namespace}", *arguments)
         with self._log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, str(installed(name)), f"namespace:={self.namespace}", *arguments],
+                [*(command or [sys.executable, "-c", LAUNCH, str(installed(name))]), *arguments],
                 stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"})
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1",
+                                  "ROS_LOG_DIR": str(folder / "ros"), **(environment or {})})
 
     def text(self):
         return self._log.read_text(encoding="utf-8", errors="replace")
@@ -110,8 +118,8 @@ class Launched:
 def launch(tmp_path):
     launched = []
 
-    def begin(name, *arguments):
-        launched.append(Launched(tmp_path, name, *arguments))
+    def begin(name, *arguments, **options):
+        launched.append(Launched(tmp_path, name, *arguments, **options))
         return launched[-1]
 
     yield begin
@@ -144,22 +152,74 @@ def ros():
     rclpy.shutdown(context=context)
 
 
+def state_of(ros, launched):
+    """The policy node's lifecycle state."""
+    from lifecycle_msgs.srv import GetState
+
+    client = ros.create_client(GetState, f"{launched.namespace}/policy_node/get_state")
+    ros.until(client.service_is_ready, launched, "policy_node")
+    future = client.call_async(GetState.Request())
+    ros.until(future.done, launched, "its state")
+    ros.destroy_client(client)
+    return future.result().current_state.label
+
+
+def left_in_shared_memory(before):
+    """What was put there since and nobody uses any more."""
+    used = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            used |= {line.split()[-1] for line in maps.read_text().splitlines() if "/dev/shm/" in line}
+        except OSError:
+            continue  # it has ended
+    return {path for path in map(str, Path("/dev/shm").iterdir()) if path not in before | used and "fast" in path}
+
+
 def test_every_launch_file_is_installed():
     names = sorted(path.name for path in FOLDER.glob("*.launch.py"))
-    assert names == ["deploy.launch.py", "sim.launch.py"]
+    assert names == [f"{name}.launch.py" for name in FILES]
     for name in names:
         assert installed(name).read_bytes() == (FOLDER / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["deploy.launch.py", "sim.launch.py"])
+@pytest.mark.parametrize("name", FILES)
 def test_every_argument_is_described_and_the_bundle_must_be_given(name):
-    arguments = {argument.name: argument for argument in description(name).get_launch_arguments()}
+    arguments = {argument.name: argument for argument in description(f"{name}.launch.py").get_launch_arguments()}
     assert all(len(argument.description) > 20 and argument.description.endswith((".", "]"))
                for argument in arguments.values())
-    assert [argument.name for argument in arguments.values() if argument.default_value is None] == ["bundle"]
-    assert {"robot", "command_interface", "speed_scale", "dry_run", "autostart", "namespace"} <= set(arguments)
-    for switch in ("dry_run", "autostart", "monitor"):
-        assert arguments[switch].choices == ["true", "false"]
+    missing = [argument.name for argument in arguments.values() if argument.default_value is None]
+    assert missing == (["bundle"] if name in OF_AN_ARM else [])
+    assert name == "dashboard" or "namespace" in arguments
+    if name in OF_AN_ARM:
+        assert {"robot", "command_interface", "speed_scale", "dry_run", "autostart"} <= set(arguments)
+        for switch in ("dry_run", "autostart", "monitor"):
+            assert arguments[switch].choices == ["true", "false"]
+        assert "" in arguments["command_interface"].choices or "velocity" in arguments["command_interface"].choices
+
+
+def test_parameters_stand_in_the_configuration_and_are_the_nodes_own():
+    """rclpy passes over a name that no node declares."""
+    from qgf_launch.arguments import as_text, parameter_file, values_of
+
+    from qgf_policy.parameters import PARAMETERS
+    from qgf_sim.robot_double import DoubleSettings
+
+    known = {"policy_node": {spec.name for spec in PARAMETERS},
+             "sim_node": {*DoubleSettings.__dataclass_fields__, "robot", "gui", "publish_clock"},
+             "trainer_node": {"queue", "output_root", "hand_over_timeout"},
+             "monitor_node": {"policy", "joints", "config", "bundle", "replay"},
+             "governor_node": {"policy", "monitor", "config"}}
+    files = sorted((config_root() / "nodes").glob("*.yaml"))
+    assert [path.stem for path in files] == ["deploy", "gazebo", "monitor", "sim", "train"]
+    for path in files:
+        assert path == parameter_file(path.stem)
+        for name in yaml.safe_load(path.read_text()):
+            node = name.removeprefix("/**/")
+            values = values_of(path, node)
+            assert values and set(values) <= known[node], path
+            arguments = {one.name for one in description(f"{path.stem}.launch.py").get_launch_arguments()}
+            for parameter in set(values) & arguments - {"policy", "config", "bundle"}:
+                assert default(f"{path.stem}.launch.py", parameter) == as_text(values[parameter])
 
 
 def default(name, argument):
@@ -173,6 +233,7 @@ def default(name, argument):
 
 def test_an_arm_moves_by_itself_in_simulation_only():
     assert default("deploy.launch.py", "autostart") == "false"
+    assert default("deploy.launch.py", "respawn") == "false"
     assert default("sim.launch.py", "autostart") == "true"
     assert default("deploy.launch.py", "allow_controller_without_timeout") == "false"
     assert default("sim.launch.py", "allow_controller_without_timeout") == "true"
@@ -184,7 +245,11 @@ def test_simulation_runs_the_policy_and_ends_with_ctrl_c(launch, ros, bundle):
 
     from qgf_msgs.msg import PolicyStatus, SmoothnessReport
 
-    sim = launch("sim.launch.py", f"bundle:={bundle}", "speed_scale:=0.5", "seed:=3")
+    before = set(map(str, Path("/dev/shm").iterdir()))
+    # By the command, where there is one.
+    ros2 = shutil.which("ros2")
+    command = [ros2, "launch", "qgf_bringup", "sim.launch.py"] if ros2 else None
+    sim = launch("sim.launch.py", f"bundle:={bundle}", "speed_scale:=0.5", "seed:=3", command=command)
     truths, statuses, reports = [], [], []
     ros.create_subscription(JointState, f"{sim.namespace}/sim_node/ground_truth", truths.append, 10)
     ros.create_subscription(PolicyStatus, f"{sim.namespace}/policy_node/status", statuses.append, 10)
@@ -206,63 +271,149 @@ def test_simulation_runs_the_policy_and_ends_with_ctrl_c(launch, ros, bundle):
     assert (code, left) == (0, []), sim.text()
     assert took < 5.0, sim.text()
     assert sim.text().count("process has finished cleanly") == 3 and "Traceback" not in sim.text()
+    assert "Unable to start transition" not in sim.text()
+    assert not left_in_shared_memory(before)
 
 
-def test_deploy_sends_nothing_to_the_arm_in_a_dry_run(launch, ros, bundle):
+@pytest.fixture
+def arm(ros):
+    """A Panda at home, whose driver tells of it, and a goal for its policy: `arm(launched)` begins."""
     from geometry_msgs.msg import PoseStamped
     from sensor_msgs.msg import JointState
-    from std_msgs.msg import Float64MultiArray
 
-    from qgf_msgs.msg import PolicyCommand
-
-    deployed = launch("deploy.launch.py", f"bundle:={bundle}", "dry_run:=true", "autostart:=true", "monitor:=false")
-    computed, sent = [], []
-    ros.create_subscription(PolicyCommand, f"{deployed.namespace}/policy_node/command", computed.append, 10)
-    for interface in ("velocity", "position"):
-        ros.create_subscription(
-            Float64MultiArray, f"{deployed.namespace}/forward_{interface}_controller/commands", sent.append, 10)
-    states = ros.create_publisher(JointState, f"{deployed.namespace}/joint_states", 10)
-    goals = ros.create_publisher(PoseStamped, f"{deployed.namespace}/policy_node/goal", 1)
     robot = load_robot("panda")
     state = JointState(name=list(robot.joint_names), position=robot.home.tolist(), velocity=[0.0] * 7)
     goal = PoseStamped()
     goal.header.frame_id = "panda_link0"
     goal.pose.position.x, goal.pose.position.z, goal.pose.orientation.w = 0.5, 0.4, 1.0
 
-    def tick():
-        state.header.stamp = ros.get_clock().now().to_msg()
-        states.publish(state)
+    def begin(launched):
+        states = ros.create_publisher(JointState, f"{launched.namespace}/joint_states", 10)
+        goals = ros.create_publisher(PoseStamped, f"{launched.namespace}/policy_node/goal", 1)
 
-    ros.create_timer(0.005, tick)
-    ros.create_timer(0.5, lambda: goals.publish(goal))
+        def tick():
+            state.header.stamp = ros.get_clock().now().to_msg()
+            states.publish(state)
+
+        ros.create_timer(0.005, tick)
+        ros.create_timer(0.5, lambda: goals.publish(goal))
+
+    return begin
+
+
+def test_deploy_waits_for_the_arm_sends_nothing_in_a_dry_run_and_never_activates_twice(launch, ros, arm, bundle):
+    from std_msgs.msg import Float64MultiArray
+
+    from qgf_msgs.msg import PolicyCommand, PolicyStatus
+
+    deployed = launch("deploy.launch.py", f"bundle:={bundle}", "dry_run:=true", "autostart:=true", "monitor:=false",
+                      "respawn:=true")
+    computed, sent, statuses = [], [], []
+    ros.create_subscription(PolicyCommand, f"{deployed.namespace}/policy_node/command", computed.append, 10)
+    ros.create_subscription(PolicyStatus, f"{deployed.namespace}/policy_node/status", statuses.append, 10)
+    for interface in ("velocity", "position"):
+        ros.create_subscription(
+            Float64MultiArray, f"{deployed.namespace}/forward_{interface}_controller/commands", sent.append, 10)
+    # Without an arm the activation is refused, and tried again.
+    ros.until(lambda: "activate refused: " in deployed.text(), deployed, "a refusal")
+    assert state_of(ros, deployed) == "inactive"
+    arm(deployed)
     ros.until(lambda: len([one for one in computed if one.raw_action and not one.fault]) > 50, deployed, "dry commands")
-    assert sent == []
+    assert sent == [] and "Unable to start transition" not in deployed.text()
+
+    (policy,) = [child for child in psutil.Process(deployed.process.pid).children(recursive=True)
+                 if "policy_node" in " ".join(child.cmdline())]
+    policy.kill()
+    ros.until(lambda: deployed.text().count("process started with pid") == 2, deployed, "its next life")
+    statuses.clear()
+    ros.until(lambda: len(statuses) > 20, deployed, "its status")
+    # It has been configured and could be activated, and two seconds on nobody has.
+    ros.until(lambda: statuses[-1].mode == PolicyStatus.INACTIVE, deployed, "its configuration")
+    statuses.clear()
+    ros.until(lambda: len(statuses) > 20, deployed, "more of its status")
+    assert {one.mode for one in statuses} == {PolicyStatus.INACTIVE}
+    assert state_of(ros, deployed) == "inactive"
     assert deployed.interrupt()[::2] == (0, [])
 
 
-def test_deploy_waits_to_be_configured(launch, ros, bundle):
-    from lifecycle_msgs.srv import GetState
-
-    deployed = launch("deploy.launch.py", f"bundle:={bundle}", "robot:=panda")
-    client = ros.create_client(GetState, f"{deployed.namespace}/policy_node/get_state")
-    ros.until(client.service_is_ready, deployed, "policy_node")
-    future = client.call_async(GetState.Request())
-    ros.until(future.done, deployed, "its state")
-    assert future.result().current_state.label == "unconfigured"
+FAKE_SPAWNER = """#!/usr/bin/env python3
+import sys
+print("spawner was asked for", *sys.argv[1:], flush=True)
+sys.exit(1 if "forward_position_controller" in sys.argv else 0)
+"""
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["robot:=ur5000"], "qgf: error: config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda, ur5e"),
-    (["command_interface:=effort"], "Valid options are: ['velocity', 'position']"),
-    (["gui:=maybe"], "Valid options are: ['true', 'false']"),
+@pytest.fixture
+def controller_manager(tmp_path):
+    """The environment with a package of that name, whose spawner tells what it was asked for; it takes no positions."""
+    prefix = tmp_path / "faked"
+    (prefix / "share/ament_index/resource_index/packages").mkdir(parents=True)
+    (prefix / "share/ament_index/resource_index/packages/controller_manager").touch()
+    (prefix / "lib/controller_manager").mkdir(parents=True)
+    spawner = prefix / "lib/controller_manager/spawner"
+    spawner.write_text(FAKE_SPAWNER)
+    spawner.chmod(0o755)
+    return {"AMENT_PREFIX_PATH": f"{prefix}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}"}
+
+
+def test_deploy_spawns_the_controller_first_and_waits_to_be_activated(launch, ros, arm, bundle, controller_manager):
+    deployed = launch("deploy.launch.py", f"bundle:={bundle}", "controllers:=true", "monitor:=false",
+                      "allow_controller_without_timeout:=true", environment=controller_manager)
+    arm(deployed)
+    ros.until(lambda: "loaded " in deployed.text(), deployed, "a configured policy")
+    assert state_of(ros, deployed) == "inactive"
+    text = deployed.text()
+    asked = f"spawner was asked for forward_velocity_controller --controller-manager controller_manager --param-file " \
+            f"{config_root() / 'controllers' / 'panda.yaml'}"
+    assert asked in text and text.index(asked) < text.index("[policy_node-")
+    assert deployed.interrupt()[::2] == (0, [])
+
+
+def test_a_controller_that_is_not_taken_ends_it(launch, bundle, controller_manager):
+    deployed = launch("deploy.launch.py", f"bundle:={bundle}", "controllers:=true", "command_interface:=position",
+                      environment=controller_manager)
+    deployed.process.wait(NODES_START_WITHIN)
+    assert "the controller manager did not take forward_position_controller" in deployed.text()
+    assert "policy_node-" not in deployed.text()
+
+
+def test_a_refused_configuration_ends_it(launch, bundle):
+    deployed = launch("deploy.launch.py", f"bundle:={bundle}", "robot:=iiwa")
+    assert deployed.process.wait(NODES_START_WITHIN) == 0, deployed.text()
+    assert "configure refused: " in deployed.text() and "Traceback" not in deployed.text()
+
+
+def test_the_other_files_start_what_they_say_and_end_with_ctrl_c(launch, ros):
+    """Training, monitor with governor, and dashboard, side by side."""
+    train, monitor = launch("train.launch.py"), launch("monitor.launch.py", "governor:=true")
+    windows = {"QT_QPA_PLATFORM": "offscreen", "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", "0")}
+    dashboard = launch("dashboard.launch.py", "theme:=dark", environment=windows)
+
+    def names():
+        return {f"{namespace.strip('/')}/{name}".strip("/") for name, namespace in ros.get_node_names_and_namespaces()}
+
+    wanted = {f"{train.namespace}/trainer_node", f"{monitor.namespace}/monitor_node",
+              f"{monitor.namespace}/governor_node", "dashboard"}
+    ros.until(lambda: wanted <= names(), train, "all of the nodes")
+    for one in (dashboard, monitor, train):
+        code, took, left = one.interrupt()
+        assert (code, left) == (0, []) and took < 5.0, one.text()
+        assert "Traceback" not in one.text() and "process has died" not in one.text(), one.text()
+
+
+@pytest.mark.parametrize(("file", "arguments", "message"), [
+    ("sim", ["bundle:={bundle}", "robot:=ur5000"],
+     "config/robots: unknown robot 'ur5000'; choose one of: iiwa, panda, ur5e"),
+    ("sim", ["bundle:={bundle}", "command_interface:=effort"], "Valid options are: ['velocity', 'position'"),
+    ("sim", ["bundle:={bundle}", "gui:=maybe"], "Valid options are: ['true', 'false']"),
+    ("deploy", ["bundle:=nowhere.pt"], "bundle:=nowhere.pt: no such file; check the path"),
+    ("deploy", ["bundle:={bundle}", "speed_scale:=fast"], "speed_scale:=fast is not a number"),
+    ("deploy", [], "missing required argument 'bundle'"),
 ])
-def test_a_wrong_argument_ends_everything_with_a_word(launch, bundle, arguments, message):
-    sim = launch("sim.launch.py", f"bundle:={bundle}", *arguments)
-    sim.process.wait(NODES_START_WITHIN)
-    assert message in sim.text()
-
-
-def test_without_a_bundle_it_says_so(launch):
-    sim = launch("sim.launch.py")
-    assert sim.process.wait(NODES_START_WITHIN) == 1
-    assert "missing required argument 'bundle'" in sim.text()
+def test_a_wrong_argument_is_one_line_and_starts_nothing(launch, bundle, file, arguments, message):
+    launched = launch(f"{file}.launch.py", *(word.format(bundle=bundle) for word in arguments))
+    assert launched.process.wait(NODES_START_WITHIN) == 1, launched.text()
+    errors = [line for line in launched.text().splitlines() if "[ERROR]" in line]
+    # launch itself tells a wrong choice twice.
+    assert 1 <= len(errors) <= 2 and all(message in line for line in errors), launched.text()
+    assert "process started" not in launched.text()

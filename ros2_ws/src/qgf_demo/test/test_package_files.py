@@ -27,7 +27,8 @@ ROSDEP_KEYS: dict[str, str] = {
 WITHOUT_A_KEY = {"apsw", "safetensors", "stable_baselines3"}
 """rosdep knows none: ./qgf setup brings them by requirements/."""
 ROS_PACKAGES = {
-    "action_msgs", "ament_cmake", "builtin_interfaces", "composition_interfaces", "diagnostic_msgs", "geometry_msgs", "launch", "launch_ros",
+    "action_msgs", "ament_cmake", "builtin_interfaces", "composition_interfaces", "diagnostic_msgs", "geometry_msgs",
+    "launch", "launch_ros",
     "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "rosidl_default_generators", "rosidl_default_runtime",
     "rqt_gui", "rqt_gui_py", "sensor_msgs", "std_msgs", "std_srvs", "tf2_ros_py", "trajectory_msgs",
     "visualization_msgs", "ros2launch", "xacro", "gz_ros2_control", "ros_gz_bridge", "ros_gz_sim", "controller_manager",
@@ -99,8 +100,8 @@ def test_the_quality_declaration_names_every_package_and_requirement():
     for folder in PACKAGES:
         assert f"`{folder.name}`" in text
     rows = " ".join(re.findall(r"^\| ([\d.iv, -]+) \|", text, re.MULTILINE))
-    for number in ("1.i", "1.ii", "1.iii", "1.iv", "2.i", "2.ii", "2.iii", "2.iv", "2.v", "3.i", "3.ii", "3.iii", "3.iv",
-                   "3.v", "4.i", "4.ii", "4.iii", "4.iv", "4.v", "5.i", "5.iii", "6.i", "7.i"):
+    for number in ("1.i", "1.ii", "1.iii", "1.iv", "2.i", "2.ii", "2.iii", "2.iv", "2.v", "3.i", "3.ii", "3.iii",
+                   "3.iv", "3.v", "4.i", "4.ii", "4.iii", "4.iv", "4.v", "5.i", "5.iii", "6.i", "7.i"):
         assert number in rows.split() or f"{number}," in rows, number
     assert "QUALITY_DECLARATION.md" in (ROOT / "README.md").read_text()
 

@@ -8,7 +8,8 @@ policy             its own baseline is rough, or what it does is still rough whe
 observation_noise  measured positions and velocities contradict each other: of a real motion, however rough, the change
                    of position is the integral of the velocity, of noise it is not
 loop_timing        control periods, or the ages of the states used, are uneven
-actuator           the arm answers with more than it was asked for: a resonance, or motion of its own
+actuator           the arm answers with more than it was asked for (a resonance, motion of its own), later than its
+                   drives do, or otherwise (play, friction): told from what the bundle's description of them predicts
 
 A score of 1 is where a cause begins to matter; scores are ratios to what is usual and so compare.
 """
@@ -23,6 +24,7 @@ import numpy as np
 from scipy import signal as scipy_signal
 
 from qgf_core.baseline import RESIDUAL, Baseline, state_residual
+from qgf_core.robot import DriveSpec
 from qgf_core.samples import Array
 from qgf_core.smoothness import band_rms
 from qgf_core.spectral import Spectra
@@ -35,6 +37,14 @@ USUAL_AGE_SPREAD = 0.3
 """Standard deviation of the states' ages, as a share of the period, from which it matters."""
 USUAL_GAIN = 1.5
 """Largest amplitude of response by command that a drive in order shows at any frequency."""
+USUAL_EXTRA_DELAY = 0.02
+"""Delay beyond the described one from which it matters [s]: sampling and transport make some milliseconds of it."""
+USUAL_MODEL_ERROR = 0.35
+"""RMS of what the described drives do not explain, over that of what they predict, from which it matters."""
+LONGEST_DELAY = 0.3
+"""[s]"""
+LEAST_MOTION = 0.03
+"""Predicted motion below this RMS counts as this [unit of the signals]."""
 USUAL_RESIDUAL = 2.0
 """Ratio to the simulation's residual from which noise matters."""
 ROUGH_ACTION = 0.08
@@ -81,6 +91,8 @@ class Answers:
     """Amplitude that is none [unit of the signals]."""
     command_rate: float
     """[Hz]"""
+    drive: DriveSpec | None = None
+    """Of the arm by the policy's bundle; None where there is none, or the commands are no velocities."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +225,8 @@ def _actuator(answers: Answers | None, baselines: Mapping[str, Baseline], residu
         # White noise of the same variance spreads over the band up to half of the rate.
         own = np.array(usual.power)[:, 1:]
         noise = residual**2 * own.min(axis=1) * usual.sample_rate / rate
+        # Both are estimates from below; where commands do not reach, the measured signal tells its own noise.
+        noise = np.clip(np.median(given.power[given.frequency > rate / 3.0], axis=0), noise, 2.0 * noise)
     floor = answers.floor**2 / top
     # Three bins together: one alone scatters too much.
     kernel = np.ones(3) / 3.0
@@ -222,6 +236,39 @@ def _actuator(answers: Answers | None, baselines: Mapping[str, Baseline], residu
     gain = np.sqrt(excess / cause)
     peak = int(np.argmax(gain))
     joint = int(np.argmax(power[peak]))
-    return Cause("actuator", float(gain[peak]) / USUAL_GAIN,
-                 f"at {asked.frequency[band][peak]:.1f} Hz the arm moves {gain[peak]:.1f} times as much as commanded, "
-                 f"most of it {answers.joint_names[joint]}")
+    scores = [float(gain[peak]) / USUAL_GAIN]
+    said = [f"at {asked.frequency[band][peak]:.1f} Hz the arm moves {gain[peak]:.1f} times as much as commanded, "
+            f"most of it {answers.joint_names[joint]}"]
+    found = None if answers.drive is None else _unlike_its_drives(answers, answers.drive, 0.5 * rate * noise.sum())
+    if found is not None:
+        delay, error = found
+        scores += [delay / USUAL_EXTRA_DELAY, error / USUAL_MODEL_ERROR]
+        said.append(f"it answers {1e3 * delay:.0f} ms later than its drives are described to, and {error:.0%} of its "
+                    "motion is not what they would make")
+    return Cause("actuator", max(scores), ", ".join(said))
+
+
+def _unlike_its_drives(answers: Answers, drive: DriveSpec, noise: float) -> tuple[float, float] | None:
+    """Delay beyond the described one [s], and the motion that is left unexplained at that delay over the predicted one.
+
+    Predicted is dy/dt = (gain u(t - latency) - y) / time_constant, exactly for the command u held between samples.
+
+    :param noise: variance of the measured signals, summed over the joints.
+    """
+    rate = answers.sample_rate
+    known, longest = round(drive.latency * rate), round(LONGEST_DELAY * rate)
+    if len(answers.command) < 4 * (known + longest) or drive.damping_ratio > 0.0:
+        return None
+    keep = math.exp(-1.0 / (rate * drive.time_constant)) if drive.time_constant > 0.0 else 0.0
+    asked = drive.gain * answers.command
+    predicted = scipy_signal.lfilter([0.0, 1.0 - keep], [1.0, -keep], asked, axis=0, zi=asked[:1])[0]
+    skip = known + longest  # by then the filter has forgotten where it began
+    end = len(predicted) - skip
+    left = [float(np.sum(np.mean((answers.measured[skip:] - predicted[longest - d:longest - d + end]) ** 2, axis=0)))
+            for d in range(longest + 1)]
+    best = int(np.argmin(left))
+    motion = float(np.sum(np.var(predicted[longest - best:longest - best + end], axis=0)))
+    least = LEAST_MOTION**2 * answers.command.shape[1]
+    if motion < least:  # of an arm at rest there is no delay to tell
+        best = 0
+    return best / rate, math.sqrt(max(left[best] - noise, 0.0) / max(motion, least))

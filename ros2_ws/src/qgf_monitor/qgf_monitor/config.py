@@ -51,6 +51,12 @@ class MonitorConfig:
     report_rate: float
     spectrum_rate: float
     diagnostics_rate: float
+    critic_rate: float
+    """At which the field of a critic that the bundle carries is looked at."""
+    critic_points: int
+    """Of the newest window's inferences, at which it is."""
+    critic_slope: Bounds
+    """The field's slope over that in simulation, from which it is an early warning, and a strong one."""
     high_frequency_share: float
     """The cutoff of the high-frequency figures, as a share of the control rate."""
     jerk_cutoff: float
@@ -87,7 +93,8 @@ class MonitorConfig:
         if not self.windows or not min(self.windows) > 0.0 or len(set(self.windows)) < len(self.windows):
             raise ValueError(f"windows: {list(self.windows)} must be lengths above 0, each once")
         for name in ("movement_window", "longest_lag", "report_rate", "spectrum_rate", "diagnostics_rate",
-                     "jerk_cutoff", "sparc_cutoff", "rest_speed", "stale_after", "status_stale_after"):
+                     "critic_rate", "critic_points", "jerk_cutoff", "sparc_cutoff", "rest_speed", "stale_after",
+                     "status_stale_after"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name}: {getattr(self, name)} must be above 0")
         for name in ("high_frequency_share", "chatter_ratio", "hysteresis"):

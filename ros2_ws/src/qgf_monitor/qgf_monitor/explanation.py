@@ -31,7 +31,7 @@ def policy_of(path: str) -> tuple[Manifest, Act]:
 
 def explain(recorder: Recorder, config: MonitorConfig, manifest: Manifest | None, act: Act | None) -> list[Cause]:
     """The causes by what was recorded in the last `config.kept` seconds, the likeliest first."""
-    return attribute(inferences_of(recorder, manifest), answers_of(recorder, config),
+    return attribute(inferences_of(recorder, manifest), answers_of(recorder, config, manifest),
                      manifest.baseline if manifest else {}, act if manifest else None)
 
 
@@ -67,7 +67,7 @@ def inferences_of(recorder: Recorder, manifest: Manifest | None) -> Inferences |
                       velocity)
 
 
-def answers_of(recorder: Recorder, config: MonitorConfig) -> Answers | None:
+def answers_of(recorder: Recorder, config: MonitorConfig, manifest: Manifest | None = None) -> Answers | None:
     """Commands and what is measured of their quantity; None where they cannot be compared."""
     command = recorder.sources.get("command")
     measured = recorder.sources.get(f"joint_{command.quantity}") if command is not None else None
@@ -76,8 +76,10 @@ def answers_of(recorder: Recorder, config: MonitorConfig) -> Answers | None:
     aligned, asked = side_by_side(command, measured, config.kept), command.window.window()
     if aligned is None or asked is None:
         return None
+    known = manifest is not None and command.quantity == "velocity" \
+        and manifest.robot.joint_names == command.joint_names
     return Answers(command.joint_names, aligned[2], aligned[0], aligned[1], config.sources[measured.name].floor,
-                   asked.sample_rate)
+                   asked.sample_rate, manifest.robot.drive if manifest is not None and known else None)
 
 
 def combine(rankings: Sequence[Sequence[Cause]]) -> list[Cause]:

@@ -8,6 +8,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from qgf_core.q_field import FieldFigures
 from qgf_monitor.config import Bounds, MonitorConfig
 from qgf_monitor.reports import Report
 
@@ -152,3 +153,28 @@ class PolicyHealth:
         if late > level:
             return Verdict(late, f"{mode}: {100 * late10:.1f}% of the periods late by more than 10%")
         return Verdict(level, mode)
+
+
+class FieldHealth:
+    """Judges the critic's field by its slope over that in simulation: an early warning.
+
+    :param config: settings.
+    """
+
+    def __init__(self, config: MonitorConfig) -> None:
+        self.usual: float | None = None
+        """The slope in simulation, where the bundle tells it."""
+        self.verdict = Verdict(Level.STALE, "no inferences yet")
+        self._alarm = Alarm(config.critic_slope, config)
+
+    def judge(self, figures: FieldFigures | None, now: float) -> None:
+        """:param figures: None where nothing was inferred lately. :param now: on a steady clock [s]."""
+        if figures is None:
+            self.verdict = Verdict(Level.STALE, "no inferences to look at")
+            return
+        told = f"M {figures.mixed_sup:.3g}, mu {figures.sharpness_inf:.3g}, slope {figures.slope:.3g}"
+        if self.usual is None or not self.usual > 0.0:
+            self.verdict = Verdict(Level.OK, f"{told}; the bundle does not tell what is usual")
+            return
+        ratio = figures.slope / self.usual
+        self.verdict = Verdict(self._alarm.update(ratio, now), f"{told}, {ratio:.2g} times that in simulation")

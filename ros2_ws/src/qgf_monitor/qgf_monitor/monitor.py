@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from qgf_core.baseline import Baseline
+from qgf_core.critic_file import read_critic
 from qgf_core.errors import ConfigError, MetricError, QgfError
 from qgf_core.manifest import read_manifest
+from qgf_core.q_field import Critic, FieldFigures
+from qgf_core.samples import Array
 from qgf_monitor.config import SOURCES, MonitorConfig
-from qgf_monitor.health import Level, PolicyHealth, SourceHealth, Verdict, silent
-from qgf_monitor.recorder import Recorder, Source
+from qgf_monitor.health import FieldHealth, Level, PolicyHealth, SourceHealth, Verdict, silent
+from qgf_monitor.recorder import INFERENCE, Recorder, Source
 from qgf_monitor.reports import Figures, Movements, Report, answer, make_report
 
 OPTIONAL = {"joint_effort"}
@@ -63,6 +66,10 @@ class Monitor:
         self.bundle = ""
         """Path of the bundle in use."""
         self._bundle_note = ""
+        self.critic: Critic | None = None
+        """Where the bundle carries it."""
+        self._field: FieldFigures | None = None
+        self._field_health = FieldHealth(config)
         self._policy_health = PolicyHealth(config)
         self._latest: dict[tuple[str, float], Judgement] = {}
         self._unjudged: dict[str, str] = {}
@@ -90,8 +97,15 @@ class Monitor:
             self._bundle_note = f"no baseline: {error}"
 
     def load_bundle(self, path: str) -> None:
-        """Take the baselines that a bundle carries. :raises QgfError: a bad bundle, or one without baselines."""
+        """Take the baselines, and the critic, that a bundle carries.
+
+        :raises QgfError: a bad bundle, or one without baselines.
+        """
+        self.critic, self._field = None, None
         manifest = read_manifest(path)
+        self.critic = read_critic(path, manifest.observation_builder().size, len(manifest.action.scale))
+        usual = manifest.evaluation.get("critic_slope")
+        self._field_health.usual = float(usual) if isinstance(usual, (int, float)) else None
         if not manifest.baseline:
             raise QgfError(f"{path}: carries no baseline; export it again")
         self.bundle = path
@@ -105,6 +119,30 @@ class Monitor:
     def set_baselines(self, baselines: Mapping[str, Baseline], joints: tuple[str, ...]) -> None:
         """What the policy was in simulation, by signal. :param joints: in the baselines' order."""
         self._baselines, self._baseline_joints = dict(baselines), joints
+
+    def visited(self, now: float) -> tuple[Array, Array] | None:
+        """Observations (B, n_obs) and raw actions (B, n_act) of the newest window, evenly spread, for the critic.
+
+        None where the bundle carries no critic, nothing was inferred lately, or the observations are of another policy.
+
+        :param now: on a steady clock [s].
+        """
+        source = self.recorder.sources.get(INFERENCE)
+        if self.critic is None or source is None or now - source.arrival > self.config.stale_after:
+            return None
+        window = source.window.window(self.config.windows[0])
+        if window is None:
+            return None
+        rows = source.window.newest(len(window.stamps))
+        if rows.shape[1] != self.critic.n_obs + self.critic.n_act + 1:
+            return None
+        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), self.config.critic_points)).astype(int)]
+        return rows[:, :self.critic.n_obs].copy(), rows[:, self.critic.n_obs:-1].copy()
+
+    def take_field(self, figures: FieldFigures | None, now: float) -> None:
+        """The critic's figures at the states visited last, None where there are none. :param now: steady [s]."""
+        self._field = figures
+        self._field_health.judge(figures, now)
 
     def judge(self, now: float) -> list[Judgement]:
         """A judgement for each signal and window that was ever filled, on its newest or, when stale, its last figures.
@@ -144,6 +182,8 @@ class Monitor:
 
     def _more(self, name: str, source: Source, duration: float) -> dict[str, Any]:
         """Figures that need more than one signal's window."""
+        if name == "raw_action" and self._field is not None:
+            return {f"critic_{figure}": value for figure, value in asdict(self._field).items()}
         if name == "joint_velocity":
             sparc, ldlj = self._movements.figures(source)
             return {"sparc": sparc, "ldlj": ldlj}
@@ -169,6 +209,9 @@ class Monitor:
             age = now - arrival
             stale = age > self.config.status_stale_after
             entries.append(Diagnosis("policy", silent(age) if stale else verdict, values))
+        if self.critic is not None:
+            figures = {} if self._field is None else {name: f"{v:.4g}" for name, v in asdict(self._field).items()}
+            entries.append(Diagnosis("critic", self._field_health.verdict, figures))
         counts = asdict(self.recorder.counts)
         refused = ", ".join(f"{value} {name}" for name, value in counts.items() if value)
         if not self.recorder.joints:

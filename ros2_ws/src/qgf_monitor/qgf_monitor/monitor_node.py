@@ -12,6 +12,7 @@ import dataclasses
 import math
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -30,8 +31,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from qgf_core.errors import QgfError
 from qgf_core.manifest import Manifest, read_manifest
+from qgf_core.q_field import FieldFigures
 from qgf_monitor.attribution import Act
-from qgf_monitor.config import load_config
+from qgf_monitor.config import SOURCES, load_config
 from qgf_monitor.explanation import explain, policy_of, to_json
 from qgf_monitor.health import Level
 from qgf_monitor.inputs import KINDS, Input, command_kind
@@ -43,6 +45,8 @@ from qgf_msgs.msg import PolicyCommand, PolicyStatus, SmoothnessReport, Spectrum
 
 DEPTH = 2000
 """Messages a subscription holds: two seconds at 1 kHz."""
+AT_ONCE = 2
+"""Spectra sent without a pause."""
 TYPES = {KINDS[kind.__name__]: kind for kind in (JointState, Float64MultiArray, JointTrajectory, PolicyCommand)}
 MODES = {getattr(PolicyStatus, name): name
          for name in ("UNCONFIGURED", "INACTIVE", "RAMPING", "ACTIVE", "HOLDING", "HALTING", "ESTOPPED")}
@@ -67,6 +71,9 @@ class MonitorNode(Node):
     """:raises QgfError: the configuration cannot be used."""
 
     def __init__(self):
+        # The critic takes its time; reports do not wait for it.
+        self._aside = ThreadPoolExecutor(1)
+        self._field: Future[FieldFigures] | None = None
         super().__init__("monitor_node")
         policy = self._parameter("policy", "policy_node", "Name of the policy node to watch, relative or absolute.")
         joints = self._parameter("joints", [""], "Joints to watch in joint_states; empty: those the policy commands.")
@@ -102,13 +109,17 @@ class MonitorNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._plain: dict[str, Publisher] = {}
         self._judgements: list[Judgement] = []
+        self._due: list[Figures] = []
+        self._next_spectra = 0.0
         self._policy: tuple[str, Manifest, Act | None] | None = None
         self.create_service(Trigger, "~/explain", self._explain)
         # A stopped simulation must not silence the monitor: its timers run on the steady clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        for rate, callback in ((config.report_rate, self._report), (config.spectrum_rate, self._publish_spectra),
-                               (config.diagnostics_rate, self._diagnose)):
+        several = 1.2 * len(SOURCES) / AT_ONCE * config.spectrum_rate
+        for rate, callback in ((config.report_rate, self._report), (several, self._publish_spectra),
+                               (config.diagnostics_rate, self._diagnose), (config.critic_rate, self._look_at_field)):
             self.create_timer(1.0 / rate, callback, clock=steady)
+        self.get_logger().info(f"watching {commands.topic_name} and {states.topic_name}")
 
     def _parameter(self, name, default, description):
         return self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True)).value
@@ -157,7 +168,9 @@ class MonitorNode(Node):
         self._drain(now)
         self._judgements = self.monitor.judge(now)
         for judgement in self._judgements:
-            self._reports.publish(report_message(judgement, self.get_clock().now().to_msg()))
+            # What making the figures took counts too.
+            aged = dataclasses.replace(judgement, message_age=judgement.message_age + time.monotonic() - now)
+            self._reports.publish(report_message(aged, self.get_clock().now().to_msg()))
             if judgement.report.nominal_window == self.monitor.config.windows[0]:
                 self._publish_plain(judgement.report)
 
@@ -172,10 +185,29 @@ class MonitorNode(Node):
             self._plain[topic].publish(Float64(data=value))
 
     def _publish_spectra(self) -> None:
-        for judgement in self._judgements:
-            if judgement.report.nominal_window == self.monitor.config.windows[0] \
-                    and judgement.verdict.level != Level.STALE:
-                self._spectra.publish(spectrum_message(judgement.figures))
+        """A few of those that are due: all at once, some 100 kB each, would overrun the listeners' sockets, and reports
+        would be lost with them and come a heartbeat later."""
+        now = time.monotonic()
+        if now >= self._next_spectra:
+            self._next_spectra = max(self._next_spectra + 1.0 / self.monitor.config.spectrum_rate, now)
+            self._due = [judgement.figures for judgement in self._judgements
+                         if judgement.report.nominal_window == self.monitor.config.windows[0]
+                         and judgement.verdict.level != Level.STALE]
+        for _ in range(min(AT_ONCE, len(self._due))):
+            self._spectra.publish(spectrum_message(self._due.pop()))
+
+    def _look_at_field(self) -> None:
+        """Take what the critic said of the states before, and ask it about the newest."""
+        if self._field is not None and not self._field.done():
+            return
+        now = time.monotonic()
+        visited = self.monitor.visited(now)
+        self.monitor.take_field(self._field.result() if visited and self._field is not None else None, now)
+        self._field = self._aside.submit(self.monitor.critic.field_figures, *visited) if visited else None
+
+    def destroy_node(self) -> None:
+        self._aside.shutdown()
+        super().destroy_node()
 
     def _explain(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._drain(time.monotonic())
@@ -222,11 +254,15 @@ def numbers(values: np.ndarray) -> array.array:
     return array.array("Q" if values.dtype == np.uint64 else "d", values.tobytes())
 
 
+def single(values: np.ndarray) -> array.array:
+    return array.array("f", values.astype(np.float32).tobytes())
+
+
 def spectrum_message(figures: Figures) -> Spectrum:
     report, spectra = figures.report, figures.spectra
     message = Spectrum(source=report.source, joint_names=list(report.joint_names), sample_rate=report.sample_rate,
-                       frequency=numbers(spectra.frequency), power=numbers(spectra.power.T),
-                       baseline=numbers(figures.baseline_power.T), high_frequency_cutoff=report.high_frequency_cutoff,
+                       frequency=numbers(spectra.frequency), power=single(spectra.power.T),
+                       baseline=single(figures.baseline_power.T), high_frequency_cutoff=report.high_frequency_cutoff,
                        peak_frequency=numbers(report.peak_frequency), peak_power=numbers(figures.peak_power))
     message.header.stamp = Time(sec=figures.stamp // 1_000_000_000, nanosec=figures.stamp % 1_000_000_000)
     return message

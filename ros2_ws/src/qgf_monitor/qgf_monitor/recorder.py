@@ -203,7 +203,8 @@ class Recorder:
             return
         if joint_names:
             self._set_joints(names)
-        when = self._times(stamps, received) if joint_names else received  # arrays have no stamp to miss
+        # Arrays have no stamp to miss; a joint state that names no joint has one.
+        when = self._times(stamps, received) if joint_names else np.where(stamps == 0, received, stamps)
         self._add("command", names, values, when, arrival, quantity)
 
     def _set_joints(self, names: tuple[str, ...]) -> None:

@@ -73,6 +73,9 @@ class Report:
     response_lag: float = math.nan
     tracking_error: Array = field(default_factory=lambda: NONE)
     tracking_error_aligned: Array = field(default_factory=lambda: NONE)
+    critic_mixed_sup: float = math.nan
+    critic_sharpness_inf: float = math.nan
+    critic_slope: float = math.nan
 
 
 @dataclass(frozen=True)

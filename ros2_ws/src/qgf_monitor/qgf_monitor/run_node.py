@@ -32,6 +32,8 @@ def run(make: Callable[[], Node], args: Sequence[str] | None) -> int:
     executor.add_node(node)
     while not stop:
         executor.spin_once(timeout_sec=0.2)  # in which a signal is noticed
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from qgf_core.baseline import RESIDUAL, measure_baseline, state_residual
+from qgf_core.robot import DriveSpec
 from qgf_monitor.attribution import CAUSES, Answers, Cause, Inferences, attribute, describe
 from qgf_monitor.explanation import combine, to_json
 
@@ -87,6 +89,39 @@ def test_the_replay_alone_convicts_a_policy():
     assert policy.score > 1.0 and "asked again" in policy.evidence
     (policy,) = [c for c in attribute(run(gentle, 0)[0], None, bare, gentle) if c.name == "policy"]
     assert policy.score < 0.5
+
+
+def driven(extra_delay: int = 0, play: float = 0.0, noise: float = 0.0, seed: int = 0) -> Answers:
+    """Velocities at 200 Hz of drives with 20 ms latency and 40 ms lag, integrated in steps of a tenth of a sample."""
+    rng, rate, fine = np.random.default_rng(seed), 200.0, 10
+    t = np.arange(1000) / rate
+    command = np.stack([0.5 * np.sin(2 * np.pi * f * t + p) for f, p in ((0.7, 0.0), (1.1, 1.0), (1.9, 2.0))], axis=1)
+    speed, motor, joint, measured = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros_like(command)
+    for k in range(len(t)):
+        before = joint
+        for _ in range(fine):
+            speed = speed + (command[max(0, k - 5 - extra_delay)] - speed) / (0.04 * rate * fine)
+            motor = motor + speed / (rate * fine)
+            joint = np.clip(joint, motor - 0.5 * play, motor + 0.5 * play)
+        measured[k] = speed if not play else (joint - before) * rate
+    return Answers(("a", "b", "c"), rate, command, measured + noise * rng.normal(size=measured.shape), 0.005, 50.0,
+                   DriveSpec(0.02, 0.04))
+
+
+@pytest.mark.parametrize(("fault", "score", "said"), [
+    ({}, (0.0, 0.8), "0 ms later"), ({"extra_delay": 12}, (2.75, 3.25), "60 ms later"),
+    ({"extra_delay": 3}, (0.5, 0.9), "15 ms later"), ({"play": 0.1}, (1.2, 40.0), "of its motion is not"),
+])
+def test_the_arm_is_compared_with_its_description(fault, score, said):
+    (found,) = [cause for cause in attribute(None, driven(**fault), {}) if cause.name == "actuator"]
+    assert score[0] <= found.score <= score[1] and said in found.evidence, found
+
+
+def test_an_arm_at_rest_has_no_delay():
+    still = driven()
+    quiet = dataclasses.replace(still, command=0.0 * still.command, measured=0.0 * still.measured)
+    (found,) = [cause for cause in attribute(None, quiet, {}) if cause.name == "actuator"]
+    assert found.score == 0.0 and "0 ms later" in found.evidence
 
 
 def test_states_of_uneven_age_are_the_loops_timing():

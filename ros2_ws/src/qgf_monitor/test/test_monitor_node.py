@@ -3,27 +3,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
-import os
 import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from std_msgs.msg import Float64
-from std_srvs.srv import Trigger
 
-from qgf_msgs.msg import SmoothnessReport, Spectrum
+from qgf_msgs.msg import SmoothnessReport
 
 pytestmark = pytest.mark.ros
 
@@ -34,115 +20,17 @@ SOURCES = {"raw_action": 1.0, "command": 2.0, "joint_velocity": 0.5, "joint_posi
 """And what multiplies the synthetic signal in each."""
 
 
-@pytest.fixture(scope="module")
-def domain() -> Iterator[int]:
-    """A ROS domain that no other run on this machine uses, by the lock files that ./qgf takes too."""
-    for number in range(101, 0, -1):
-        path = Path(os.environ.get("TMPDIR", tempfile.gettempdir())) / f"qgf-domain-{number}.lock"
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield number
-            return
-    pytest.fail("all ROS domains are taken")
-
-
-class Listener:
-    """Hears everything that the monitor publishes."""
-
-    def __init__(self, domain: int) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("listener", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.reports: dict[str, list[SmoothnessReport]] = {source: [] for source in SOURCES}
-        self.spectra: dict[str, Spectrum] = {}
-        self.diagnostics: list[dict[str, tuple[int, str]]] = []
-        topic = f"{NAMESPACE}/monitor_node"
-        self.node.create_subscription(SmoothnessReport, f"{topic}/report", self._report, 200)
-        self.node.create_subscription(Spectrum, f"{topic}/spectrum", self._spectrum, 20)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostic, 20)
-
-        self.plain: dict[str, float] = {}
-        self.node.create_subscription(Float64, f"{topic}/plain/command/band_rms",
-                                      lambda m: self.plain.update({"command/band_rms": m.data}), 20)
-        self._explain = self.node.create_client(Trigger, f"{topic}/explain")
-
-    def explain(self) -> dict:
-        """What ~/explain answers."""
-        assert self._explain.wait_for_service(10.0)
-        future = self._explain.call_async(Trigger.Request())
-        self.until(future.done, "an explanation")
-        return json.loads(future.result().message)
-
-    def _report(self, message: SmoothnessReport) -> None:
-        self.reports[message.source].append(message)
-
-    def _spectrum(self, message: Spectrum) -> None:
-        self.spectra[message.source] = message
-
-    def _diagnostic(self, message: DiagnosticArray) -> None:
-        self.diagnostics.append({s.name.split(": ")[1]: (s.level[0], s.message) for s in message.status
-                                 if s.name.startswith("left/monitor_node: ")})
-
-    def until(self, condition: Callable[[], object], what: str, timeout: float = 20.0) -> None:
-        """Listen until the condition holds; fail after `timeout` [s]."""
-        end = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < end, f"not within {timeout} s: {what}; last diagnostics {self.diagnostics[-1:]}"
-            self.executor.spin_once(timeout_sec=0.1)
-
-    def latest(self, source: str) -> SmoothnessReport:
-        return self.reports[source][-1]
-
-    def all_reports(self, condition: Callable[[SmoothnessReport], bool]) -> bool:
-        return all(self.reports[source] and condition(self.latest(source)) for source in SOURCES)
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-
-class Process:
-    """A child in the test's domain that writes its standard error to a file."""
-
-    def __init__(self, command: list[str], domain: int, errors: Path) -> None:
-        self._errors = errors
-        environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
-        with errors.open("w") as file:
-            self.popen = subprocess.Popen([sys.executable, *command], env=environment, stderr=file)
-
-    def error_text(self) -> str:
-        return self._errors.read_text()
-
-    def kill(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait(10.0)
-
-
 @pytest.fixture
-def listener(domain: int) -> Iterator[Listener]:
-    listener = Listener(domain)
+def listener(ros, domain):
+    listener = ros.Listener(domain, NAMESPACE)
     yield listener
     listener.close()
 
 
 @pytest.fixture
-def start(domain: int, tmp_path: Path) -> Iterator[Callable[[list[str]], Process]]:
-    children: list[Process] = []
-
-    def begin(command: list[str]) -> Process:
-        children.append(Process(command, domain, tmp_path / f"stderr-{len(children)}"))
-        return children[-1]
-
-    yield begin
-    for child in children:
-        child.kill()
+def all_reports(listener):
+    """Whether the newest report of every source meets a condition."""
+    return lambda condition: all(listener.reports[s] and condition(listener.latest(s)) for s in SOURCES)
 
 
 MONITOR = ["-m", "qgf_monitor.monitor_node", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
@@ -152,7 +40,7 @@ def arm(bad: bool) -> list[str]:
     return [str(ARM), NAMESPACE, str(RATE), "1" if bad else "0"]
 
 
-def check_figures(listener: Listener, report: SmoothnessReport, scale: float) -> None:
+def check_figures(listener, report: SmoothnessReport, scale: float) -> None:
     """Against the sines that synthetic_arm.py makes."""
     chattering = list(report.joint_names).index("elbow")
     assert sorted(report.joint_names) == ["elbow", "shoulder", "wrist"]
@@ -176,10 +64,10 @@ def check_figures(listener: Listener, report: SmoothnessReport, scale: float) ->
     assert spectrum.frequency[max(upper, key=lambda i: row[i])] == pytest.approx(31.0, abs=bin_width)
 
 
-def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_dies(listener, start):
+def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_dies(listener, all_reports, start):
     monitor = start(MONITOR)
     publisher = start(arm(bad=True))
-    listener.until(lambda: listener.all_reports(lambda r: r.window >= 1.98), "full windows of all four sources")
+    listener.until(lambda: all_reports(lambda r: r.window >= 1.98), "full windows of all four sources")
     listener.until(lambda: set(listener.spectra) == set(SOURCES), "spectra of all four sources")
     for source, scale in SOURCES.items():
         check_figures(listener, listener.latest(source), scale)
@@ -214,14 +102,14 @@ def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_di
     assert list(listener.latest("command").baseline_ratio) == []
 
     publisher.kill()
-    listener.until(lambda: listener.all_reports(lambda r: r.level == SmoothnessReport.STALE), "all sources stale")
+    listener.until(lambda: all_reports(lambda r: r.level == SmoothnessReport.STALE), "all sources stale")
     assert listener.latest("command").band_rms[1] == pytest.approx(0.2 / math.sqrt(2), rel=0.05)
     assert listener.latest("command").message_age > 0.5
     listener.until(lambda: all(listener.diagnostics[-1][name][0] == 3 for name in (*SOURCES, "policy")),
                    "diagnostics stale")
 
     start(arm(bad=False))
-    listener.until(lambda: listener.all_reports(lambda r: r.level != SmoothnessReport.STALE and r.window >= 1.98),
+    listener.until(lambda: all_reports(lambda r: r.level != SmoothnessReport.STALE and r.window >= 1.98),
                    "reports of the publisher that came back")
     for source, scale in SOURCES.items():
         check_figures(listener, listener.latest(source), scale)

@@ -8,11 +8,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from qgf_core.action import INTERFACES
 from qgf_core.bundle import Bundle
 from qgf_core.errors import ConfigError
 from qgf_policy.joint_state import JointState
+from qgf_policy.references import ReferenceMessage
 from qgf_policy.runner import PolicyRunner
 from qgf_policy.settings import RunnerSettings
 
@@ -22,7 +24,7 @@ class GoldenLog:
     """N control periods of an n-joint arm."""
 
     goal: NDArray[np.float64]
-    """Position (3,) [m] in the base frame."""
+    """Position (3,) [m] in the base frame, with a quaternion (7,), or (0,) where there is a reference."""
     position: NDArray[np.float64]
     """Measured (N, n) [rad]."""
     velocity: NDArray[np.float64]
@@ -30,7 +32,10 @@ class GoldenLog:
     action: NDArray[np.float32]
     """Raw (N, n) in [-1, 1], as the environment of the training saw it."""
     command: NDArray[np.float64]
-    """Limited velocities (N, n) [rad/s] in the robot's signs, as the environment sent them."""
+    """Limited velocities [rad/s], or positions [rad], (N, n) in the robot's signs, as the environment sent them."""
+    reference: NDArray[np.float64]
+    """Times [ns], positions [rad] and velocities [rad/s] of a joint reference (k, 1 + 2 n) in the robot's signs; (0, 0)
+    without one."""
 
     def save(self, path: Path) -> None:
         """Write it as .npz."""
@@ -46,22 +51,30 @@ def load_golden_log(path: Path) -> GoldenLog:
         raise ConfigError(path, "", f"no golden log ({error})", "record one: python -m qgf_demo.golden") from error
 
 
-def replay(
-    bundle: Bundle, goal: ArrayLike, position: ArrayLike, velocity: ArrayLike
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Step the runner over measured positions [rad] and velocities [rad/s], both (N, n), towards a goal (3,) [m].
+def replay(bundle: Bundle, log: GoldenLog) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Step the runner over the log's measured positions and velocities.
 
-    :returns: raw actions and commands [rad/s], both (N, n).
+    :returns: raw actions and commands [rad/s, or rad of a policy trained on positions], both (N, n).
     """
-    runner = PolicyRunner(bundle, RunnerSettings(ramp_duration=0.0, tracking_limit=0.0))  # the log's arm may be another
+    interface = INTERFACES[bundle.manifest.action.kind]
+    # The log's arm may be another, and a policy that is shown another's state may be stuck.
+    settings = RunnerSettings(interface, ramp_duration=0.0, tracking_limit=0.0, saturation_time=0.0)
+    runner = PolicyRunner(bundle, settings)
     period = round(1e9 / bundle.manifest.control_rate)
     actions, commands = [], []
-    for k, (q, dq) in enumerate(zip(np.asarray(position), np.asarray(velocity), strict=True)):
+    for k, (q, dq) in enumerate(zip(log.position, log.velocity, strict=True)):
         now = k * period
         state = JointState(q, dq, np.full(len(q), now, np.int64), now)
         if k == 0:
             runner.activate(state, now)
-            runner.set_goal(goal, bundle.manifest.robot.base_frame, now, now)
+            robot = bundle.manifest.robot
+            if len(log.reference):
+                times, positions, velocities = np.split(log.reference, [1, 1 + len(q)], axis=1)
+                points = ReferenceMessage(
+                    robot.joint_names, [round(t) for t in times[:, 0]], positions.tolist(), velocities.tolist(), 0, now)
+                runner.set_reference(points, state, now)
+            else:
+                runner.set_goal(log.goal[:3], robot.base_frame, now, now, orientation=log.goal[3:])
         command, _ = runner.step(state, now)
         assert command is not None and command.raw_action is not None
         actions.append(command.raw_action)

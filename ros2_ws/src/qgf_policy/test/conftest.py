@@ -183,10 +183,12 @@ def manifest() -> Manifest:
 
 @pytest.fixture
 def rig(manifest: Manifest) -> Callable[..., Rig]:
-    """Makes a rig round a scripted policy: `rig(rule or constant action, **settings)`."""
+    """Makes a rig round a scripted policy: `rig(rule or constant action, robot or manifest, **settings)`."""
 
-    def make(rule: object = 0.5, robot: RobotSpec | None = None, **settings: object) -> Rig:
-        used = manifest if robot is None else panda_manifest(100.0, robot)
+    def make(
+        rule: object = 0.5, robot: RobotSpec | None = None, contract: Manifest | None = None, **settings: object
+    ) -> Rig:
+        used = contract or (manifest if robot is None else panda_manifest(100.0, robot))
         joints = len(used.robot.joints)
         function = rule if callable(rule) else (lambda observation: np.full(joints, rule))
         return Rig(ScriptedPolicy(used, function), RunnerSettings(**settings))  # type: ignore[arg-type]

@@ -37,8 +37,8 @@ ARM = [str(Path(__file__).with_name("fake_arm.py"))]
 class Operator:
     """Hears everything that the node says, and asks things of it."""
 
-    def __init__(self, domain):
-        self.robot = load_robot("panda")
+    def __init__(self, domain, robot=None):
+        self.robot = robot or load_robot("panda")
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("operator", context=self.context)

@@ -219,6 +219,8 @@ def _run(stop: threading.Event) -> None:
                 executor.shutdown()
         spinning.result()
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
         node.double.close()
         node.destroy_node()
 

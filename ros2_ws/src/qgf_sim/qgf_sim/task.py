@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qgf_core.action import ActionKind, ActionSpec
+from qgf_core.action import INTERFACES, ActionKind, ActionSpec
 from qgf_core.interpolator import substeps_of
 from qgf_core.kinematics import Kinematics
 from qgf_core.observation import ObservationTerm
@@ -24,13 +24,6 @@ from qgf_core.robot import Box, RobotSpec
 from qgf_sim.engine import Interface, Push
 
 Vector = NDArray[np.float64]
-
-_INTERFACES: dict[ActionKind, Interface] = {
-    "joint_velocity": "velocity",
-    "joint_position": "position",
-    "joint_position_delta": "position",
-    "joint_effort": "effort",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +47,7 @@ class ActionConfig:
     @property
     def interface(self) -> Interface:
         """What the drives take."""
-        return _INTERFACES[self.kind]
+        return INTERFACES[self.kind]
 
     def spec(self, robot: RobotSpec, control_rate: float, posture_task: Literal["position", "pose"]) -> ActionSpec:
         """The same for a robot, as the manifest tells it."""

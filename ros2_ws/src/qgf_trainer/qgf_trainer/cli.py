@@ -6,8 +6,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import os
 import signal
 import sys
+import threading
+import time
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +44,8 @@ from qgf_trainer.rivals import RivalName
 from qgf_trainer.settings_help import settings_help
 from qgf_trainer.training import TrainingResult, make_environments, prepare_folder, train
 
+_LAST_WORDS = 10.0
+"""Once its input has ended a run has this long to save [s]."""
 _TABLE = (
     "success",
     "settled",
@@ -84,6 +90,9 @@ def _train_parser() -> argparse.ArgumentParser:
         help="for comparison, a policy-side method in place of the stabilised critic, with its paper's setting",
     )
     parser.add_argument("--steps", type=int, help="control steps over all environments (default: that of the config)")
+    parser.add_argument(
+        "--minutes", type=float, help="train for at most so long, and then evaluate and export what is there"
+    )
     parser.add_argument("--seed", type=int, help="seed of weights, noise and training goals (default: 0)")
     parser.add_argument(
         "--out", type=Path, required=True, help="output folder; must be new unless --resume or --overwrite"
@@ -106,6 +115,12 @@ def _train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--override", action="append", default=[], metavar="KEY=VALUE", help="any setting below, repeatable"
     )
+    parser.add_argument(
+        "--with-critic",
+        action="store_true",
+        help="the bundle also carries the critic, whose field the monitor then watches (about 300 kB); with --resume "
+        "a finished run is exported again",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the folder")
     parser.add_argument(
@@ -114,22 +129,43 @@ def _train_parser() -> argparse.ArgumentParser:
         default="auto",
         help="a bar with ETA, JSON lines on standard output, or nothing (default: a bar on a terminal)",
     )
+    parser.add_argument(
+        "--until-input-ends",
+        action="store_true",
+        help="stop, as on Ctrl-C, when standard input ends: whoever holds its other end may die in any way",
+    )
     return parser
 
 
 class _StopRequest:
-    """Set by the first SIGINT or SIGTERM; the run then ends at the next end of its episodes. A second signal ends it
-    at once."""
+    """Set by the first SIGINT or SIGTERM. While the training loop asks for it, it saves and leaves; before and after
+    that there is nothing that a checkpoint does not hold already, and a signal, like any second one, ends the run at
+    once."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_input: bool) -> None:
         self.signal = 0
+        self.heeded = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
+        if with_input:
+            threading.Thread(target=self._watch_input, daemon=True).start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
+        if self.signal or not self.heeded:
             raise SystemExit(128 + number)
         self.signal = number
+
+    def asked(self) -> bool:
+        """Whether to stop; from the training loop."""
+        self.heeded = True
+        return bool(self.signal)
+
+    def _watch_input(self) -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LAST_WORDS)
+        os._exit(128 + signal.SIGTERM)
 
 
 def _run_training(options: argparse.Namespace) -> int:
@@ -159,26 +195,36 @@ def _run_training(options: argparse.Namespace) -> int:
             load_perturbation(config.perturb)
     elif options.robot:
         raise QgfError(f"--robot {options.robot}: {config.task} has no arm; leave it out")
+    elif options.with_critic:
+        raise QgfError(f"--with-critic: {config.task} has no arm, so no bundle to carry it; leave it out")
     else:
         make_environments(config, 1)[0].close()
     evaluation = load_evaluation(_evaluation_name(config.task) if is_arm_task(config.task) else "gymnasium")
+    if options.minutes is not None and not 0.0 < options.minutes < math.inf:
+        raise QgfError(f"--minutes {options.minutes} must be positive")
     folder: Path = options.out
     prepare_folder(folder, options.resume, options.overwrite)
     write_atomic(folder / "config.json", json.dumps({**describe(config), "versions": versions()}, indent=2).encode())
-    stop = _StopRequest()
+    stop = _StopRequest(options.until_input_ends)
     reporter = make_reporter(options.progress, config.algorithm, config.steps)
     try:
         result = train(
-            config, folder, resume=options.resume, report=reporter.progress, should_stop=lambda: bool(stop.signal)
+            config,
+            folder,
+            resume=options.resume,
+            report=reporter.progress,
+            should_stop=stop.asked,
+            time_limit=math.inf if options.minutes is None else 60.0 * options.minutes,
         )
     finally:
+        stop.heeded = False
         reporter.close()
     if result.interrupted:
         reporter.note("interrupted", step=result.steps)
         print(f"qgf: stopped at step {result.steps}; continue with --resume --out {folder}", file=sys.stderr)
         return 128 + stop.signal
     reporter.note("evaluating", episodes=evaluation.episodes)
-    told, figures = _finish(result, config, evaluation, folder)
+    told, figures = _finish(result, config, evaluation, folder, options.with_critic)
     write_atomic(folder / "evaluation.json", json.dumps(figures, indent=2).encode())
     reporter.note("result", **told, figures=figures)
     if options.progress != "json":
@@ -195,7 +241,7 @@ def _evaluation_name(task: str) -> str:
 
 
 def _finish(
-    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path
+    result: TrainingResult, config: TrainConfig, evaluation: EvaluationConfig, folder: Path, with_critic: bool
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Evaluate and write the policy: a bundle for an arm. Returns where it is, and the figures."""
     policy = result.agent.deployed()
@@ -214,7 +260,8 @@ def _finish(
         figures, episodes = evaluate(result.env, policy.act, evaluation)
         figures |= further
         path = folder / "bundle.pt"
-        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes)
+        critic = result.agent.critic if with_critic else None
+        sha256 = export_bundle(path, policy, result.env, config, result.steps, figures, episodes, critic)
         told = {"bundle": str(path), "sha256": sha256}
     result.env.close()
     return told, figures
@@ -345,4 +392,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # all files are closed; unloading torch piece by piece would take another second

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ import torch
 
 from qgf_core.baseline import RESIDUAL, Baseline, measure_baseline, state_residual
 from qgf_core.bundle import save_bundle
+from qgf_core.critic_file import pack_critic
 from qgf_core.manifest import make_manifest
+from qgf_core.q_field import Critic
 from qgf_sim.env import ArmEnv
 from qgf_trainer.config import TrainConfig, describe
 from qgf_trainer.evaluation import Episode
-from qgf_trainer.networks import DeployedPolicy
+from qgf_trainer.networks import DeployedPolicy, TwinCritic
 
 _PROBES = 64
 
@@ -46,6 +49,13 @@ def baselines(episodes: Sequence[Episode], rate: float) -> dict[str, Baseline]:
             for name, pieces in signals.items()}
 
 
+def deployed_critic(critic: TwinCritic, policy: DeployedPolicy) -> Critic:
+    """The first critic, which the actor climbs, with the policy's normaliser."""
+    layers = [[tensor[0].detach().double().numpy() for tensor in part] for part in (critic.weights, critic.biases)]
+    kept = policy.state_dict()
+    return Critic(layers[0], [bias[0] for bias in layers[1]], kept["mean"].numpy(), kept["std"].numpy())
+
+
 def export_bundle(
     path: Path,
     policy: DeployedPolicy,
@@ -54,13 +64,21 @@ def export_bundle(
     steps: int,
     figures: dict[str, float],
     episodes: Sequence[Episode],
+    critic: TwinCritic | None = None,
 ) -> str:
     """Write the bundle; golden probes are observations that the policy met in the evaluation.
 
+    :param critic: to carry along; the figures of its field over the evaluation go into the manifest.
     :returns: the file's SHA-256. :raises QgfError: see `save_bundle`.
     """
     met = np.concatenate([episode.observation for episode in episodes])
-    probes = met[np.linspace(0, len(met) - 1, _PROBES).astype(int)]
+    probe = np.linspace(0, len(met) - 1, _PROBES).astype(int)
+    packed = None
+    if critic is not None:
+        carried, taken = deployed_critic(critic, policy), np.concatenate([episode.raw_action for episode in episodes])
+        packed = pack_critic(carried, met[probe], taken[probe])
+        field = dataclasses.asdict(carried.field_figures(met, taken))
+        figures = {**figures, **{f"critic_{name}": value for name, value in field.items() if np.isfinite(value)}}
     training: dict[str, Any] = {"config": describe(config), "steps": steps, "versions": versions()}
     drive = env.robot.drive
     manifest = make_manifest(
@@ -77,4 +95,4 @@ def export_bundle(
         baseline=baselines(episodes, env.config.control_rate),
         urdf=env.urdf,
     )
-    return save_bundle(path, policy, manifest, probes)
+    return save_bundle(path, policy, manifest, met[probe], packed)

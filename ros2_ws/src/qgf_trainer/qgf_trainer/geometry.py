@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The critic's geometry, exact by autograd: how fast its action gradient turns with the state, and how sharp its
-optima are.
-
-At an interior optimum d a*/ds = -[H_aa]^-1 H_as, so ||d a*/ds|| <= M / mu with M = sup ||H_as||_2 and
-mu = inf |lambda_max(H_aa)| over the visited (s, a) (arXiv:2601.22970): a policy is as rough as its critic.
-"""
+"""The geometry of any critic, exact by autograd: how fast its action gradient turns with the state, and how sharp its
+optima are (`qgf_core.q_field`, whose figures these are)."""
 
 from __future__ import annotations
 
@@ -12,8 +8,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from qgf_core.q_field import figures_of, turning_and_sharpness
 
 Value = Callable[[Tensor, Tensor], Tensor]
 """One critic: observation (B, n_obs), action (B, n_act) -> Q (B,), twice differentiable."""
@@ -94,9 +93,9 @@ def measure(
     if not trajectories or any(len(t.observation) < 2 for t in trajectories):
         raise ValueError("geometry needs at least one trajectory, and two points in each")
     found = [derivatives(value, t.observation, t.action) for t in trajectories]
-    norm = torch.cat([torch.linalg.matrix_norm(d.mixed, ord=2) for d in found])
     curvature = torch.cat([d.curvature for d in found])
-    largest = torch.linalg.eigvalsh(curvature)[:, -1]
+    norm, largest = turning_and_sharpness(torch.cat([d.mixed for d in found]).numpy(), curvature.numpy())
+    field = figures_of(norm, largest)
     trace = curvature.diagonal(dim1=1, dim2=2).sum(1)
     cosine = torch.cat([torch.cosine_similarity(d.gradient[1:], d.gradient[:-1], dim=1) for d in found])
     flips = torch.cat([(d.gradient[1:] * d.gradient[:-1] < 0).flatten() for d in found])
@@ -106,20 +105,19 @@ def measure(
         turned = (t.action[1:] - t.action[:-1]).norm(dim=1)
         ratios.append((turned / moved)[moved > 0])
     lipschitz = torch.cat(ratios)
-    sup, inf = float(norm.max()), float(largest.abs().min())
     figures = {
         "points": float(len(norm)),
-        "mixed_sup": sup,
-        "mixed_median": float(norm.median()),
-        "sharpness_inf": inf,
-        "sharpness_median": float(largest.abs().median()),
+        "mixed_sup": field.mixed_sup,
+        "mixed_median": float(np.median(norm)),
+        "sharpness_inf": field.sharpness_inf,
+        "sharpness_median": float(np.median(np.abs(largest))),
         "trace_mean": float(trace.mean()),
         "concavity_rate": float((trace < -margin).double().mean()),
-        "concave_share": float((largest < 0).double().mean()),
+        "concave_share": float(np.mean(largest < 0)),
         "gradient_cosine": float(cosine.mean()),
         "gradient_sign_flips": float(flips.double().mean()),
-        "bound": sup / inf if inf > 0 else float("inf"),
-        "ratio_median": float((norm / largest.abs()).median()),
+        "bound": field.mixed_sup / field.sharpness_inf if field.sharpness_inf > 0 else float("inf"),
+        "ratio_median": field.slope,
         "lipschitz_max": float(lipschitz.max()) if len(lipschitz) else 0.0,
         "lipschitz_p95": float(lipschitz.quantile(0.95)) if len(lipschitz) else 0.0,
     }

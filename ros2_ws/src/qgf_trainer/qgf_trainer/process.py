@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _STOP_TIME = 10.0
@@ -20,7 +20,8 @@ _STOP_TIME = 10.0
 
 
 class TrainingProcess:
-    """Starts `python -m qgf_trainer.cli train ... --progress json`.
+    """Starts `python -m qgf_trainer.cli train ... --progress json`; it ends, with a checkpoint, when we do, even if we
+    are killed: it notices that its standard input has.
 
     :param arguments: of the command `train`, without --progress.
     :param environment: further environment variables.
@@ -29,8 +30,8 @@ class TrainingProcess:
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "qgf_trainer.cli", "train", *arguments, "--progress", "json"],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "qgf_trainer.cli", "train", *arguments, "--progress", "json", "--until-input-ends"],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
@@ -64,6 +65,13 @@ class TrainingProcess:
         except queue.Empty:
             return None
 
+    def remaining_events(self) -> Iterator[dict[str, Any]]:
+        """What is there of events, without waiting."""
+        while not self._events.empty():
+            event = self._events.get()
+            if event is not None:
+                yield event
+
     @property
     def ended(self) -> bool:
         """Whether the process has ended and all that it said was read."""
@@ -80,10 +88,17 @@ class TrainingProcess:
                 self._process.kill()
                 self._process.wait()
         self._reader.join()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    @property
+    def code(self) -> int:
+        """Exit code, waited for; negative where a signal ended the process."""
+        return self._process.wait()
 
     def verdict(self) -> str:
         """Why the run ended without a result, in one line: its last line of complaint, or the signal that killed it."""
-        code = self._process.wait()
+        code = self.code
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         if code < 0:

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import dataclasses
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -69,8 +70,14 @@ class Recorder:
     )
 
     def __init__(
-        self, config: TrainConfig, folder: Path | None, report: Callable[[Progress], None] | None, resumed_at: int
+        self,
+        config: TrainConfig,
+        folder: Path | None,
+        report: Callable[[Progress], None] | None,
+        resumed_at: int,
+        time_limit: float = math.inf,
     ) -> None:
+        self._time_limit = time_limit
         self._config, self._report, self._started, self._first_step = config, report, time.monotonic(), resumed_at
         self._episodes: deque[tuple[float, float, float, float]] = deque(maxlen=40)
         self._last = 0.0
@@ -110,6 +117,7 @@ class Recorder:
         rate = (step - self._first_step) / elapsed
         total, success, delta, sm = np.mean(self._episodes, axis=0) if self._episodes else [float("nan")] * 4
         eta = (self._config.steps - step) / rate if rate > 0 else 0.0
+        eta = max(0.0, min(eta, self._time_limit - elapsed))
         progress = Progress(
             step,
             self._config.steps,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ class ReplayBuffer:
             torch.zeros(capacity, n_obs) if keeps_previous else None,
         )
         self._rows = {name: field.numpy() for name, field in self._fields().items()}
+        self._mark: tuple[int, int] | None = None
+        self._overwritten: list[tuple[int, dict[str, Any]]] = []
 
     def _fields(self) -> dict[str, Tensor]:
         """What is stored, by name."""
@@ -57,6 +59,8 @@ class ReplayBuffer:
         for it."""
         i = self._next
         rows = self._rows  # numpy's view of the same memory writes a row in a fraction of the time
+        if self._mark is not None and self.size == self.capacity:
+            self._overwritten.append((i, {name: row[i].copy() for name, row in rows.items()}))
         rows["observation"][i] = observation
         rows["action"][i] = action
         rows["reward"][i] = reward
@@ -66,6 +70,21 @@ class ReplayBuffer:
             rows["previous_observation"][i] = observation if previous_observation is None else previous_observation
         self._next = (i + 1) % self.capacity
         self.size = min(self.size + 1, self.capacity)
+
+    def mark(self) -> None:
+        """Remember the present content, so that `go_back` can bring it back: costs only what is overwritten since."""
+        self._mark = self._next, self.size
+        self._overwritten.clear()
+
+    def go_back(self) -> None:
+        """To the content at the last `mark`. :raises ValueError: there was none."""
+        if self._mark is None:
+            raise ValueError("nothing was marked")
+        for i, row in reversed(self._overwritten):
+            for name, value in row.items():
+                self._rows[name][i] = value
+        self._overwritten.clear()
+        self._next, self.size = self._mark
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Transitions drawn uniformly with replacement. :raises ValueError: the buffer is empty."""

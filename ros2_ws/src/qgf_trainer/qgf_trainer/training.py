@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +22,15 @@ from qgf_sim.perturb import load_perturbation
 from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
 from qgf_trainer.auto_dial import AutoDial
-from qgf_trainer.checkpoint import load_last_checkpoint, previous_of, save_checkpoint
-from qgf_trainer.config import TrainConfig, describe, is_arm_task, learning_rate_factor
+from qgf_trainer.checkpoint import previous_of
+from qgf_trainer.config import TrainConfig, is_arm_task, learning_rate_factor
 from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.geometry import glance
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
 from qgf_trainer.recorder import Progress, Recorder
 from qgf_trainer.replay import ReplayBuffer
+from qgf_trainer.resume_point import Environment, Progressed, ResumePoint, restore
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
@@ -38,6 +38,7 @@ _LOG = logging.getLogger("qgf")
 _GEOMETRY_EVERY = 1000  # updates between looks at the critic's geometry
 _GEOMETRY_ROWS = 64
 _STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
+_POINT_EVERY = 1.0  # [s]: at the first end of all episodes after so long it is noted what to go on from
 _WRITTEN = (
     "checkpoint.safetensors",
     "checkpoint.previous.safetensors",
@@ -69,9 +70,6 @@ def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
             raise QgfError(f"{folder}: cannot be written; choose another folder")
     except OSError as error:
         raise QgfError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
-
-
-Environment = ArmEnv | GymnasiumTask
 
 
 def make_environments(config: TrainConfig, number: int) -> Sequence[Environment]:
@@ -111,12 +109,14 @@ def train(
     resume: bool = False,
     report: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    time_limit: float = math.inf,
 ) -> TrainingResult:
-    """Train until `config.steps`, or until `should_stop` and the end of the running episodes.
+    """Train until `config.steps`, or until `should_stop`, or for `time_limit` [s] and to the end of the episodes.
 
     The environments begin their episodes together, and one whose episode has ended waits for the others. Where all
     have ended nothing of the physics has to be remembered, and that is where checkpoints are taken: a run killed at
-    any time and resumed gives the same result as one never killed.
+    any time and resumed gives the same result as one never killed. One that is asked to stop does so at once and saves
+    what it was when its episodes last began, a second or two ago; without a folder it ends its episodes.
 
     :param folder: for checkpoints, progress.csv and TensorBoard events; None keeps nothing.
     :param resume: continue from the folder's checkpoint; from the start if there is none.
@@ -133,25 +133,40 @@ def train(
     noise = np.random.default_rng(config.seed)
     for index, env in enumerate(envs):
         env.reset(seed=config.seed * 1000 + index)  # training seeds; evaluation has its own
-    step, trained, observation_std, reward_std = 0, 0.0, torch.ones(n_obs), 1.0
-    poses = np.full((len(envs), n_act), np.nan)  # where each arm's last success ended
-    dial = make_dial(config, agent)
-    curriculum = Curriculum(config.curriculum)
-    path = None if folder is None else folder / "checkpoint.safetensors"
+    begin = Progressed(0, 0.0, torch.ones(n_obs), 1.0, np.full((len(envs), n_act), np.nan))
+    curriculum, dial = Curriculum(config.curriculum), make_dial(config, agent)
+    path, last_checkpoint = None if folder is None else folder / "checkpoint.safetensors", -1
     if resume and path is not None and (path.exists() or previous_of(path).exists()):
-        resumed = _restore(path, config, agent, buffer, noise, envs, dial, curriculum)
-        step, trained, observation_std, reward_std, poses = resumed
-    recorder = Recorder(config, folder, report, step)
-    started, last_checkpoint, first_update = time.monotonic() - trained, step, agent.updates
-    stopping, geometry = False, dict[str, float]()
+        begin = restore(path, config, agent, buffer, noise, envs, curriculum, dial)
+        last_checkpoint = begin.step
+    step, observation_std, reward_std, poses = begin.step, begin.observation_std, begin.reward_std, begin.poses
+    recorder = Recorder(config, folder, report, step, time_limit)
+    begun = time.monotonic()
+    started, first_update = begun - begin.trained, agent.updates
+    stopping = late = False
+    geometry: dict[str, float] = {}
+    point: ResumePoint | None = None
+    noted = -math.inf
+
+    def here() -> ResumePoint:
+        trained = time.monotonic() - started
+        progressed = Progressed(step, trained, observation_std, reward_std, poses)
+        return ResumePoint(config, agent, noise, envs, curriculum, dial, progressed)
+
     try:
-        while step < config.steps and not stopping:
+        while step < config.steps and not (stopping or late):
+            if path is not None and time.monotonic() - noted >= _POINT_EVERY:
+                point, noted = here(), time.monotonic()
+                buffer.mark()
             _set_level(envs, curriculum.level)
             observations = np.stack([_start(env, poses[i], noise, config) for i, env in enumerate(envs)])
             totals, actions, period = np.zeros(len(envs)), [[] for _ in envs], 0  # type: ignore[var-annotated]
             held, previous = np.zeros((len(envs), n_act), np.float32), observations
             running = np.ones(len(envs), bool)
             while running.any() and step < config.steps:
+                if point is not None and should_stop():
+                    stopping = True
+                    break
                 if step < config.warmup_steps:
                     if period % config.warmup_hold == 0:
                         held = np.float32(noise.uniform(-1.0, 1.0, held.shape))
@@ -189,6 +204,12 @@ def train(
                     agent.latest | geometry | {"level": curriculum.level},
                     "warmup" if step < config.warmup_steps else "training",
                 )
+            if path is not None and point is not None and stopping:
+                step = max(point.step, last_checkpoint)
+                if point.step > last_checkpoint:
+                    buffer.go_back()
+                    point.save(path, buffer)
+                break
             for index, env in enumerate(envs):
                 success = float(env.succeeded) if isinstance(env, ArmEnv) else float("nan")
                 recorder.episode(float(totals[index]), success, np.array(actions[index]))
@@ -197,16 +218,13 @@ def train(
                     if env.succeeded:
                         poses[index] = env.joint_position
             _check_finite(agent, step)
+            stopping, late = should_stop(), time.monotonic() - begun >= time_limit
             if dial is not None:
-                dial.after_episodes(step)
-            stopping = should_stop()
-            overdue = config.checkpoint_steps > 0 and step - last_checkpoint >= config.checkpoint_steps
-            if path is not None and (overdue or stopping or step >= config.steps):
-                numbers: dict[str, Any] = {"step": step, "trained": time.monotonic() - started}
-                numbers |= {"reward_std": reward_std, "curriculum": curriculum.state()}
-                more = {"observation_std": observation_std, "poses": torch.from_numpy(poses)}
+                dial.after_episodes(step, late)
+            overdue = config.checkpoint_steps > 0 and step - max(last_checkpoint, begin.step) >= config.checkpoint_steps
+            if path is not None and (overdue or stopping or late or step >= config.steps):
                 try:
-                    _save(path, config, agent, buffer, noise, envs, dial, numbers, more)
+                    here().save(path, buffer)
                 except QgfError as error:
                     if stopping:
                         raise  # nobody trains on: whoever stopped it has to know
@@ -257,66 +275,3 @@ def _check_finite(agent: Agent, step: int) -> None:
                 f"training diverged at step {step}: {name} is {value:.3g}; lower field.smoothness "
                 "or learner.learning_rate, and resume from the last checkpoint"
             )
-
-
-def _save(
-    path: Path,
-    config: TrainConfig,
-    agent: Agent,
-    buffer: ReplayBuffer,
-    noise: np.random.Generator,
-    envs: Sequence[Environment],
-    dial: AutoDial | None,
-    numbers: dict[str, Any],
-    more: dict[str, torch.Tensor],
-) -> None:
-    tensors, values = agent.state()
-    searched, search = ({}, None) if dial is None else dial.state()
-    tensors |= searched | more | {f"buffer.{name}": tensor for name, tensor in buffer.state().items()}
-    save_checkpoint(
-        path,
-        tensors,
-        {
-            "agent": values,
-            "auto": search,
-            **numbers,
-            "config": describe(config),
-            "noise": noise.bit_generator.state,
-            "environments": [env.np_random.bit_generator.state for env in envs],
-        },
-        keep_previous=True,
-    )
-
-
-def _restore(
-    path: Path,
-    config: TrainConfig,
-    agent: Agent,
-    buffer: ReplayBuffer,
-    noise: np.random.Generator,
-    envs: Sequence[Environment],
-    dial: AutoDial | None,
-    curriculum: Curriculum,
-) -> tuple[int, float, torch.Tensor, float, NDArray[np.float64]]:
-    tensors, values = load_last_checkpoint(path, lambda text: _LOG.warning("qgf: warning: %s", text))
-    # A setting that an older version did not know had its default.
-    ours, theirs = describe(config), describe(TrainConfig()) | values["config"]
-    for key in ours:
-        if key not in ("steps", "checkpoint_steps") and json.dumps(ours[key]) != json.dumps(theirs[key]):
-            raise QgfError(
-                f"{path}: was trained with {key} {theirs[key]}, not {ours[key]}; give the same settings "
-                "or --overwrite"
-            )
-    try:
-        agent.restore(tensors, values["agent"])
-        buffer.restore({k[len("buffer.") :]: v for k, v in tensors.items() if k.startswith("buffer.")})
-        noise.bit_generator.state = values["noise"]
-        curriculum.restore(values.get("curriculum", curriculum.state()))
-        for env, state in zip(envs, values["environments"], strict=True):
-            env.np_random.bit_generator.state = state
-        if dial is not None:
-            dial.restore(tensors, values["auto"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise QgfError(f"{path}: does not fit ({error}); train again with --overwrite") from error
-    poses = tensors["poses"].numpy().copy()
-    return int(values["step"]), float(values["trained"]), tensors["observation_std"], float(values["reward_std"]), poses

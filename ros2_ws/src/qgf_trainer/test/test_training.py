@@ -170,6 +170,62 @@ def test_sac_makes_a_bundle_of_its_mean_action(tmp_path, capsys):
     assert stored["log_temperature"][0] != pytest.approx(np.log(0.2)), "the temperature was learned"
 
 
+def test_a_stop_within_an_episode_is_gone_on_from_to_the_same_result(tmp_path):
+    """Also where the replay buffer is full, so that what is stored since has overwritten what was to be saved."""
+    settings = ["learner.hidden=[16, 16]", "warmup_steps=600", "checkpoint_steps=0", "buffer_size=700"]
+    config = load_train_config("reach", settings, steps=1800)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    train(config, whole).env.close()
+    asked = iter(range(10_000))
+    # Asked once in each of an episode's 150 periods and at its end: in the midst of the second episode.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qgf_trainer.training._POINT_EVERY", np.inf)  # noted at the beginning only
+        first = train(config, stopped, should_stop=lambda: next(asked) >= 230)
+        first.env.close()
+    assert first.interrupted and first.steps == 0 and next(asked) == 231  # at once, and nothing newer was noted
+    point = load_file(stopped / "checkpoint.safetensors")
+    assert point["buffer.position"].tolist() == [0, 0]
+    asked = iter(range(10_000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qgf_trainer.training._POINT_EVERY", 0.0)
+        second = train(config, stopped, resume=True, should_stop=lambda: next(asked) >= 151 + 151 + 77)
+        second.env.close()
+    assert second.interrupted and second.steps == 1200
+    point = load_file(stopped / "checkpoint.safetensors")
+    assert point["buffer.position"].tolist() == [500, 700] and len(point["buffer.reward"]) == 700
+    train(config, stopped, resume=True).env.close()
+    one, other = load_file(whole / "checkpoint.safetensors"), load_file(stopped / "checkpoint.safetensors")
+    assert one.keys() == other.keys()
+    for name in one:
+        assert np.array_equal(one[name], other[name], equal_nan=True), name
+
+
+def test_a_time_limit_ends_with_a_bundle(tmp_path, capsys):
+    folder = tmp_path / "short"
+    arguments = ["--steps", "500000", "--minutes", "0.01", "--out", str(folder), "--progress", "json", *SETTINGS]
+    assert train_main(arguments) == 0
+    told = events(capsys.readouterr().out)
+    assert told[-1]["event"] == "result"
+    bundle = load_bundle(folder / "bundle.pt")
+    assert 600 <= bundle.manifest.training["steps"] < 20_000
+    assert all(event["eta"] <= 0.6 for event in told if event["event"] == "progress")
+
+
+def test_it_stops_when_its_input_ends(tmp_path):
+    folder = tmp_path / "orphan"
+    with subprocess.Popen(
+        command(folder, "--until-input-ends", "--override", "checkpoint_steps=0", steps=500_000),
+        env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdin is not None
+        assert "progress" in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(10) == 128 + signal.SIGTERM
+    assert (folder / "checkpoint.safetensors").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_leaves(tmp_path, number):
     folder = tmp_path / "stopped"

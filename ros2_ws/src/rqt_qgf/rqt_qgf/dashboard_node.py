@@ -74,6 +74,8 @@ def main(args=None) -> int:
             application.quit()
         QtCore.QTimer.singleShot(round(1000 * settings.after), shoot)
     application.exec_() if hasattr(application, "exec_") else application.exec()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
     window.close_link()
     stop.set()
     thread.join()
