@@ -57,9 +57,13 @@ class AutoDial:
         self._next = max(self._interval, warmup + 0.5 * self._interval)
         agent.stabiliser.smoothness = self.search.dial
 
-    def after_episodes(self, step: int) -> None:
-        """To be called where all episodes have ended: tries the policy if it is time, and chooses at the end."""
-        if step < self._next and step < self._steps:
+    def after_episodes(self, step: int, last: bool = False) -> None:
+        """To be called where all episodes have ended: tries the policy if it is time, and chooses at the end.
+
+        :param last: the run ends here, before its steps are over.
+        """
+        last = last or step >= self._steps
+        if step < self._next and not last:
             return
         while self._next <= step:
             self._next += self._interval
@@ -78,7 +82,7 @@ class AutoDial:
             }
         )
         self._keep(candidate)
-        if step >= self._steps:
+        if last:
             self._choose()
             return
         if decision.go_back:
@@ -138,7 +142,7 @@ class AutoDial:
         kept = [
             {"step": c.step, "dial": c.dial, "found": list(c.found), "values": c.values} for c in self.candidates
         ]
-        values = {"search": self.search.state(), "kept": kept, "trace": self.trace, "next": self._next}
+        values = {"search": self.search.state(), "kept": kept, "trace": list(self.trace), "next": self._next}
         return tensors, {**values, "chosen": self.chosen}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:

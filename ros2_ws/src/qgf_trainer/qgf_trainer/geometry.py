@@ -58,6 +58,14 @@ def derivatives(value: Value, observation: Tensor, action: Tensor) -> Derivative
     return Derivatives(gradient.detach(), torch.stack(mixed, 1).detach(), torch.stack(curvature, 1).detach())
 
 
+def glance(value: Value, observation: Tensor, action: Tensor) -> dict[str, float]:
+    """mixed_sup (M) and sharpness_inf (mu), as in `measure`, over B points: cheap enough to be logged in training."""
+    found = derivatives(value, observation, action)
+    largest = torch.linalg.eigvalsh(found.curvature)[:, -1]
+    norm = torch.linalg.matrix_norm(found.mixed, ord=2)
+    return {"mixed_sup": float(norm.max()), "sharpness_inf": float(largest.abs().min())}
+
+
 def policy_slope(policy: Policy, observation: Tensor) -> Tensor:
     """Spectral norm of d pi / ds at B observations (B, n_obs), (B,)."""
     s = observation.detach().clone().requires_grad_()

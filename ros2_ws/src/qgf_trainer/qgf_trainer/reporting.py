@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
-from qgf_trainer.training import Progress
+from qgf_trainer.recorder import Progress
 
 Style = Literal["auto", "bar", "json", "none"]
 

@@ -3,23 +3,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
 import logging
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qgf_core import smoothness
 from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
 from qgf_sim.env import ArmEnv
@@ -30,16 +25,19 @@ from qgf_trainer.auto_dial import AutoDial
 from qgf_trainer.checkpoint import previous_of
 from qgf_trainer.config import TrainConfig, is_arm_task, learning_rate_factor
 from qgf_trainer.curriculum import Curriculum
+from qgf_trainer.geometry import glance
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.memory import keep_freed_memory
+from qgf_trainer.recorder import Progress, Recorder
 from qgf_trainer.replay import ReplayBuffer
 from qgf_trainer.resume_point import Environment, Progressed, ResumePoint, restore
 from qgf_trainer.sac import SAC
 from qgf_trainer.td3 import TD3
 
 _LOG = logging.getLogger("qgf")
+_GEOMETRY_EVERY = 1000  # updates between looks at the critic's geometry
+_GEOMETRY_ROWS = 64
 _STATISTICS_EVERY = 500  # updates between refreshes of the observations' and rewards' deviations
-_REPORT_EVERY = 1.0  # [s]
 _POINT_EVERY = 1.0  # [s]: at the first end of all episodes after so long it is noted what to go on from
 _WRITTEN = (
     "checkpoint.safetensors",
@@ -51,144 +49,6 @@ _WRITTEN = (
     "config.json",
     "dial.json",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """A glance at a running training; means over the last 40 episodes, NaN before the first has ended."""
-
-    step: int
-    steps_total: int
-    episode_return: float
-    success: float
-    mean_absolute_delta: float
-    paper_smoothness: float
-    steps_per_second: float
-    updates_per_second: float
-    eta: float
-    """[s]"""
-    phase: str
-
-
-class Recorder:
-    """Keeps recent episodes, writes progress.csv and TensorBoard events, reports about once a second.
-
-    :param folder: None writes nothing.
-    """
-
-    _COLUMNS = (
-        "step",
-        "time",
-        "episode_return",
-        "success",
-        "mean_absolute_delta",
-        "paper_smoothness",
-        "steps_per_second",
-        "updates_per_second",
-        "td_loss",
-        "q_mean",
-        "mixed_partial",
-        "field_consistency",
-        "curvature",
-        "field_scale",
-        "smoothness_dial",
-        "temperature",
-        "level",
-    )
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        folder: Path | None,
-        report: Callable[[Progress], None] | None,
-        resumed_at: int,
-        time_limit: float = math.inf,
-    ) -> None:
-        self._time_limit = time_limit
-        self._config, self._report, self._started, self._first_step = config, report, time.monotonic(), resumed_at
-        self._episodes: deque[tuple[float, float, float, float]] = deque(maxlen=40)
-        self._last = 0.0
-        self._csv = None
-        self._writer = None
-        if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter  # costs seconds to import, and a folder only training has
-
-            self._writer = SummaryWriter(str(folder / "tensorboard"))
-            path = folder / "progress.csv"
-            rows = _rows_before(path, resumed_at)
-            self._stream = path.open("w", newline="", encoding="utf-8")
-            self._csv = csv.DictWriter(self._stream, self._COLUMNS)
-            self._csv.writeheader()
-            self._csv.writerows(rows)
-
-    def episode(self, total: float, success: float, actions: NDArray[np.float32]) -> None:
-        """Note an episode: its return, success (0, 1, NaN: the task knows none) and explored actions (T, n)."""
-        if len(actions) < 2:
-            return  # an end at once says nothing of smoothness
-        self._episodes.append(
-            (
-                total,
-                success,
-                float(np.mean(smoothness.mean_absolute_delta(actions))),
-                smoothness.paper_smoothness(actions),
-            )
-        )
-
-    def step(self, step: int, updates: int, latest: dict[str, float], phase: str, force: bool = False) -> None:
-        """Write and report if it is time."""
-        now = time.monotonic()
-        if not force and now - self._last < _REPORT_EVERY:
-            return
-        self._last = now
-        elapsed = max(now - self._started, 1e-6)
-        rate = (step - self._first_step) / elapsed
-        total, success, delta, sm = np.mean(self._episodes, axis=0) if self._episodes else [float("nan")] * 4
-        eta = (self._config.steps - step) / rate if rate > 0 else 0.0
-        eta = max(0.0, min(eta, self._time_limit - elapsed))
-        progress = Progress(
-            step,
-            self._config.steps,
-            float(total),
-            float(success),
-            float(delta),
-            float(sm),
-            rate,
-            updates / elapsed,
-            eta,
-            phase,
-        )
-        if self._csv is not None and self._writer is not None and self._episodes:
-            values = {k: v for k, v in dataclasses.asdict(progress).items() if k in self._COLUMNS} | latest
-            row = {"time": round(elapsed, 2), **{k: values.get(k, "") for k in self._COLUMNS if k != "time"}}
-            try:
-                self._csv.writerow(row)
-                self._stream.flush()
-                for name, value in values.items():
-                    self._writer.add_scalar(f"train/{name}", value, step)
-            except OSError as error:  # a full disk must not cost the run
-                self._csv = None
-                _LOG.warning("qgf: warning: %s: the curves end here (%s)", self._stream.name, error.strerror)
-        if self._report is not None:
-            self._report(progress)
-
-    def close(self) -> None:
-        """Flush and close the files."""
-        if self._writer is not None:
-            for file in (self._writer, self._stream):
-                with contextlib.suppress(OSError):  # what a full disk did not take was told already
-                    file.close()
-
-
-def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
-    """Rows of an earlier progress.csv up to the step that is resumed from."""
-    if step == 0 or not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return [
-            row
-            for row in csv.DictReader(stream)
-            if None not in row and (row["step"] or "").isdigit() and int(row["step"]) <= step
-        ]
 
 
 def prepare_folder(folder: Path, resume: bool, overwrite: bool) -> None:
@@ -284,6 +144,7 @@ def train(
     begun = time.monotonic()
     started, first_update = begun - begin.trained, agent.updates
     stopping = late = False
+    geometry: dict[str, float] = {}
     point: ResumePoint | None = None
     noted = -math.inf
 
@@ -331,11 +192,16 @@ def train(
                     for _ in range(due * config.updates_at_once):
                         if agent.updates % _STATISTICS_EVERY == 0:
                             observation_std, reward_std = buffer.observation_statistics()[1], buffer.reward_std()
-                        agent.update(buffer.sample(config.batch_size, agent.generator), observation_std, reward_std)
+                        batch = buffer.sample(config.batch_size, agent.generator)
+                        agent.update(batch, observation_std, reward_std)
+                        if agent.updates % _GEOMETRY_EVERY == 0:
+                            seen = batch.observation[:_GEOMETRY_ROWS]
+                            chosen = torch.from_numpy(agent.act(seen.numpy()))
+                            geometry = glance(agent.critic.first, (seen - agent.mean) / agent.std, chosen)
                 recorder.step(
                     step,
                     agent.updates - first_update,
-                    agent.latest | {"level": curriculum.level},
+                    agent.latest | geometry | {"level": curriculum.level},
                     "warmup" if step < config.warmup_steps else "training",
                 )
             if path is not None and point is not None and stopping:
@@ -352,9 +218,9 @@ def train(
                     if env.succeeded:
                         poses[index] = env.joint_position
             _check_finite(agent, step)
-            if dial is not None:
-                dial.after_episodes(step)
             stopping, late = should_stop(), time.monotonic() - begun >= time_limit
+            if dial is not None:
+                dial.after_episodes(step, late)
             overdue = config.checkpoint_steps > 0 and step - max(last_checkpoint, begin.step) >= config.checkpoint_steps
             if path is not None and (overdue or stopping or late or step >= config.steps):
                 try:
@@ -365,7 +231,7 @@ def train(
                     _LOG.warning("qgf: warning: %s; training goes on, the checkpoint before stays", error)
                 last_checkpoint = step
         ended = "interrupted" if stopping else "trained"
-        latest = agent.latest | {"level": curriculum.level}
+        latest = agent.latest | geometry | {"level": curriculum.level}
         recorder.step(step, agent.updates - first_update, latest, ended, force=True)
     finally:
         recorder.close()

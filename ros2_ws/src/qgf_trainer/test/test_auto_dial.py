@@ -97,6 +97,11 @@ def test_it_goes_back_to_the_smoothest_that_holds(monkeypatch):
     assert dials[3] == dials[4] == pytest.approx(0.625) and dials[5] == dials[6] == 0.1
 
 
+def test_a_run_that_ends_early_chooses_too():
+    result = train(config(steps=100_000), time_limit=0.0)
+    assert result.steps == 200 and len(result.dial.trace) == 1 and result.dial.chosen["smoothness_step"] == 200.0
+
+
 def test_a_learner_gone_back_to_is_whole_and_the_generators_go_on():
     result = train(config())
     dial, agent = result.dial, result.agent

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Geometry of a critic: a quadratic one by hand, numeric Hessians of small nets, and the command on a real run."""
 
+import csv
 import json
 import math
 
 import pytest
 import torch
 
+from qgf_trainer import training
 from qgf_trainer.cli import train_main
-from qgf_trainer.geometry import Trajectory, derivatives, field_on, measure, policy_slope, worst_slice
+from qgf_trainer.config import load_train_config
+from qgf_trainer.geometry import Trajectory, derivatives, field_on, glance, measure, policy_slope, worst_slice
 from qgf_trainer.geometry_cli import load_subject, main, visit
 from qgf_trainer.networks import Actor, TwinCritic
 
@@ -38,6 +41,28 @@ def test_quadratic_by_hand():
     assert figures["bound"] == figures["ratio_median"] == pytest.approx(2.0)
     assert figures["concavity_rate"] == 1.0 and figures["concave_share"] == 1.0
     assert measure(quadratic, [path()], margin=8.1)["concavity_rate"] == 0.0
+
+
+def test_a_glance_is_the_same_formula():
+    points = path(9)
+    whole = measure(quadratic, [points])
+    assert glance(quadratic, points.observation, points.action) == pytest.approx(
+        {name: whole[name] for name in ("mixed_sup", "sharpness_inf")}
+    )
+
+
+def test_it_is_logged_in_training_and_disturbs_nothing(tmp_path, monkeypatch):
+    small = ["learner.hidden=[8, 8]", "batch_size=32", "warmup_steps=200", "steps_per_update=4", "checkpoint_steps=0"]
+    weights = []
+    for name, every in (("looked", 20), ("alone", 10**9)):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(training, "_GEOMETRY_EVERY", every)
+        agent = training.train(load_train_config("pendulum", small, steps=600), tmp_path / name).agent
+        parameters = (*agent.actor.parameters(), *agent.critic.parameters())
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    assert torch.equal(*weights)
+    rows = list(csv.DictReader((tmp_path / "looked" / "progress.csv").open(encoding="utf-8")))
+    assert float(rows[-1]["mixed_sup"]) > 0 and float(rows[-1]["sharpness_inf"]) > 0
 
 
 def test_a_saddle_is_not_concave():
