@@ -19,8 +19,8 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "governor_node = qgf_monitor.governor_node:main",
-            "monitor_node = qgf_monitor.monitor_node:main",
+            "governor_node = qgf_monitor.start:governor_node",
+            "monitor_node = qgf_monitor.start:monitor_node",
         ],
     },
 )

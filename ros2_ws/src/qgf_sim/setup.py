@@ -20,7 +20,7 @@ setup(
     entry_points={
         "console_scripts": [
             "sim_node = qgf_sim.start:main",
-            "camera_node = qgf_sim.camera_node:main",
+            "camera_node = qgf_sim.start:camera_node",
         ],
     },
 )

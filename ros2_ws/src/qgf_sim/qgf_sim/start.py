@@ -1,21 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point of sim_node: signals are dealt with before the heavy imports, or Ctrl-C then would print a traceback."""
+"""Entry points of the nodes."""
 
-from __future__ import annotations
-
-import importlib
-import os
-import signal
-import sys
-from types import FrameType
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    os._exit(0)  # nothing has been started yet
+from qgf_core.early import run
 
 
 def main() -> None:
     """Run sim_node and exit with its code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
-    sys.exit(importlib.import_module("qgf_sim.sim_node").main())
+    run("qgf_sim.sim_node")
+
+
+def camera_node() -> None:
+    """Run camera_node and exit with its code."""
+    run("qgf_sim.camera_node")

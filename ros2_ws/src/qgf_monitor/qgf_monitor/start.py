@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry points of the nodes."""
+
+from qgf_core.early import run
+
+
+def monitor_node() -> None:
+    """Run monitor_node and exit with its code."""
+    run("qgf_monitor.monitor_node")
+
+
+def governor_node() -> None:
+    """Run governor_node and exit with its code."""
+    run("qgf_monitor.governor_node")
