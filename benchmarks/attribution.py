@@ -48,10 +48,9 @@ from qgf_core.bundle import save_bundle
 from qgf_core.errors import QgfError
 from qgf_core.kinematics import Kinematics
 from qgf_core.manifest import make_manifest, read_manifest
-from qgf_core.robot import load_robot, strip_meshes
+from qgf_core.robot import strip_meshes
 from qgf_msgs.msg import PolicyStatus
-from qgf_sim.env import ReachEnv
-from qgf_sim.reach import load_reach
+from qgf_sim.env import ArmEnv
 from qgf_trainer.evaluation import run_episode
 from qgf_trainer.export import baselines
 
@@ -68,19 +67,18 @@ FIRST_EPISODE = 50_000
 class Reaching(torch.nn.Module):
     """Calm is tanh(-slope J^+ error / v_max); a flip above 0 adds that much of the sign of calm - last action."""
 
-    def __init__(self, env: ReachEnv, slope: float, flip: float) -> None:
+    def __init__(self, env: ArmEnv, slope: float, flip: float) -> None:
         super().__init__()
         robot, n, place = env.robot, len(env.robot.joints), 0
         kinematics = Kinematics(strip_meshes(env.urdf), robot.joint_names, robot.tool)
         weight = np.zeros((n, env.observation_space.shape[0]))
         inverse = np.linalg.pinv(kinematics.tool_jacobian(robot.home))
         for term in env.config.observation:
-            width = 3 if term.name == "tool_position_error" else n
             if term.name == "tool_position_error":
                 weight[:, place:place + 3] = -slope * inverse / robot.policy_velocity[:, None] / term.scale
             elif term.name == "previous_action":
                 self.last: int = place
-            place += width * term.history
+            place += term.width(n) * term.history
         self.flip: float = flip
         self.linear = torch.nn.Linear(weight.shape[1], n, bias=False)
         with torch.no_grad():
@@ -95,7 +93,7 @@ class Reaching(torch.nn.Module):
 
 def make_policy(path: Path, rough: bool, random: np.random.Generator) -> Path:
     """A bundle with the baselines of its episodes in simulation."""
-    env = ReachEnv(load_robot("panda"), load_reach("reach"))
+    env = ArmEnv("panda", "reach")
     module = Reaching(env, random.uniform(1.2, 2.5), random.uniform(0.15, 0.35) if rough else 0.0).eval()
 
     def act(observation: np.ndarray) -> np.ndarray:
@@ -106,8 +104,8 @@ def make_policy(path: Path, rough: bool, random: np.random.Generator) -> Path:
     rate, drive = env.config.control_rate, env.robot.drive
     manifest = make_manifest(
         task="reach", robot=env.robot, observation=env.config.observation, action=env.action_spec, control_rate=rate,
-        delay_range=(drive.latency, drive.latency), goal_region=env.config.goal_region, training={}, evaluation={},
-        baseline=baselines(episodes, rate), urdf=env.urdf)
+        delay_range=(drive.latency, drive.latency), **env.task.fields()._asdict(), training={},
+        evaluation={}, command_rate=env.config.command_rate, baseline=baselines(episodes, rate), urdf=env.urdf)
     env.close()
     save_bundle(path, module, manifest, np.concatenate([e.observation for e in episodes])[::40])
     return path

@@ -6,6 +6,7 @@
 Bundles of ./qgf train --with-critic run in simulation while one thing slowly gets worse, in 40 s; the monitor hears the
 inferences as it does live. What gets worse:
 
+  none      nothing, for comparison: a warning here is a false alarm
   goal      the goal wanders from the middle of the region trained on to twice its half-width beyond it
   delay     actions take effect later and later, up to five control periods
   gain      the drives' speed grows to three times what was asked for
@@ -30,14 +31,12 @@ from tqdm import tqdm
 
 from qgf_core.bundle import load_bundle
 from qgf_core.errors import QgfError
-from qgf_core.robot import load_robot
 from qgf_monitor.config import load_config
 from qgf_monitor.health import Level
 from qgf_monitor.monitor import Monitor
-from qgf_sim.env import ReachEnv
-from qgf_sim.reach import load_reach
+from qgf_sim.env import ArmEnv
 
-RAMPS = ("goal", "delay", "gain")
+RAMPS = ("none", "goal", "delay", "gain")
 CALM = 5.0
 """Before it gets worse [s]."""
 LOOKS = 10
@@ -52,7 +51,7 @@ def watch(path: Path, ramp: str, seconds: float, seed: int) -> dict[str, float]:
     if monitor.critic is None:
         raise QgfError(f"{path}: carries no critic; train it with --with-critic")
     manifest = bundle.manifest
-    env = ReachEnv(load_robot(manifest.robot.name), load_reach(manifest.task))
+    env = ArmEnv(manifest.robot.name, manifest.task)
     low, high = np.array(manifest.goal_region.lower), np.array(manifest.goal_region.upper)
     random = np.random.default_rng(seed)
     direction = random.normal(size=3)

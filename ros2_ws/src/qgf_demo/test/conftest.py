@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -84,3 +85,44 @@ def _make_recording(robot, goals, steps, actions, path, rate=50.0, gap=2):
 @pytest.fixture(scope="session", name="make_recording")
 def fixture_make_recording():
     return _make_recording
+
+
+FAKES = ("controller_manager/spawner", "ros_gz_sim/create", "ros_gz_bridge/parameter_bridge",
+         "robot_state_publisher/robot_state_publisher")
+FAKE = """#!/usr/bin/env python3
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+name = sys.argv[0].rsplit("/", 1)[1]
+print(name, "was asked for", *sys.argv[1:], flush=True)
+if name in ("spawner", "create"):
+    sys.exit("forward_position_controller" in sys.argv)
+signal.sigwait([signal.SIGINT])
+"""
+FAKE_GAZEBO = """
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo
+from launch.substitutions import LaunchConfiguration
+def generate_launch_description():
+    words = LogInfo(msg=["gz gets ", LaunchConfiguration("gz_args")])
+    return LaunchDescription([DeclareLaunchArgument("gz_args"), words])
+"""
+
+
+@pytest.fixture
+def faked(tmp_path):
+    """The environment with stand-ins for others' programs, which tell what they are asked for; the controller manager
+    takes no positions."""
+    prefix = tmp_path / "faked"
+    for package, name in (fake.split("/") for fake in FAKES):
+        marker = prefix / "share/ament_index/resource_index/packages" / package
+        program = prefix / "lib" / package / name
+        for path, text in ((marker, ""), (program, FAKE)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        program.chmod(0o755)
+    gazebo = prefix / "share/ros_gz_sim/launch/gz_sim.launch.py"
+    gazebo.parent.mkdir(parents=True)
+    gazebo.write_text(FAKE_GAZEBO)
+    for package in ("controller_manager", "ros_gz_bridge", "robot_state_publisher"):
+        (prefix / "share" / package).mkdir()
+    return {"AMENT_PREFIX_PATH": f"{prefix}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shell blocks of the documentation, and how a test is to run them.
+"""The shell blocks of the documentation, which are those marked ```bash, and how a test is to run them.
 
 A comment right before a block, which no reader sees, says what a test does otherwise than a reader:
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
 BLOCK = re.compile(
-    r"^(?P<before>(?:[ ]*<!-- test: .*? -->\n)*)(?P<indent>[ ]*)```(?:bash|sh|shell)?\n(?P<text>.*?)^[ ]*```\s*$",
+    r"^(?P<before>(?:[ ]*<!-- test: .*? -->\n)*)(?P<indent>[ ]*)```(?:bash|sh|shell)\n(?P<text>.*?)^[ ]*```\s*$",
     re.MULTILINE | re.DOTALL)
 OTHER = re.compile(r"^[ ]*```(?:text|python|yaml|dockerfile)\n.*?^[ ]*```\s*$", re.MULTILINE | re.DOTALL)
 DIRECTIVE = re.compile(r"<!-- test: (.*?) -->")

@@ -45,7 +45,8 @@ class Terminal:
     def do(self, block: Block) -> str:
         """Runs a block as bash does with -e; returns what it printed."""
         for name in block.stop:
-            self.stop(name)
+            if name in self.running:  # not where starting it needs what is not here
+                self.stop(name)
         if block.background:
             return self._start(block)
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", block.short()], cwd=self.folder, env=self.environment,

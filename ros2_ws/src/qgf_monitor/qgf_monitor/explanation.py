@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qgf_core.manifest import Manifest
+from qgf_core.robot import DriveSpec
 from qgf_core.samples import Array
 from qgf_monitor.attribution import CAUSES, Act, Answers, Cause, Inferences, attribute, describe
 from qgf_monitor.config import MonitorConfig
@@ -54,7 +56,7 @@ def inferences_of(recorder: Recorder, manifest: Manifest | None) -> Inferences |
     if manifest is not None and manifest.observation_builder().size == observation.shape[1]:
         robot, place = manifest.robot, 0
         for term in manifest.observation:
-            width = 3 if term.name == "tool_position_error" else len(robot.joints)
+            width = term.width(len(robot.joints))
             values = observation[:, place:place + width] / term.scale  # the newest of the history comes first
             if term.name == "joint_position":
                 position = values + robot.home
@@ -79,7 +81,13 @@ def answers_of(recorder: Recorder, config: MonitorConfig, manifest: Manifest | N
     known = manifest is not None and command.quantity == "velocity" \
         and manifest.robot.joint_names == command.joint_names
     return Answers(command.joint_names, aligned[2], aligned[0], aligned[1], config.sources[measured.name].floor,
-                   asked.sample_rate, manifest.robot.drive if manifest is not None and known else None)
+                   asked.sample_rate, _drive_of(manifest) if manifest is not None and known else None)
+
+
+def _drive_of(manifest: Manifest) -> DriveSpec:
+    """The arm's drives as they answer the policy's actions, behind the lines that are drawn between two of them."""
+    drive = manifest.robot.drive
+    return dataclasses.replace(drive, latency=drive.latency + manifest.interpolation_lag)
 
 
 def combine(rankings: Sequence[Sequence[Cause]]) -> list[Cause]:

@@ -29,7 +29,7 @@ QUICK = "learner: {hidden: [16, 16]}\nwarmup_steps: 600\ncheckpoint_steps: 0\n"
 STEPS = 4800
 """Eight rounds of four episodes: enough to be interrupted in, with networks of no size."""
 ENDLESS = 2_000_000
-DEADLINE = 120.0
+DEADLINE = 600.0
 Result = TrainPolicy.Result
 
 
