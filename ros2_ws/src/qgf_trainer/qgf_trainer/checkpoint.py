@@ -20,6 +20,7 @@ from qgf_core.errors import QgfError
 from qgf_core.files import write_atomic
 
 _VERSION = 2
+_WITHOUT_CHECKSUMS = 1  # an older file, which is still read
 
 
 def _checksum(tensor: Tensor) -> int:
@@ -79,7 +80,10 @@ def load_checkpoint(
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise QgfError(f"{path}: {problem} ({error}); {remedy}") from error
-    if values.pop("version", None) != _VERSION:
+    version = values.pop("version", None)
+    if version == _WITHOUT_CHECKSUMS:
+        return tensors, values
+    if version != _VERSION:
         raise QgfError(f"{path}: was written by another version; {remedy}")
     checksums = values.pop("checksums", {})
     damaged = [name for name in checksums.keys() | tensors.keys() if not _is_whole(name, tensors, checksums)]

@@ -143,7 +143,7 @@ def train(
     recorder = Recorder(config, folder, report, step, time_limit)
     begun = time.monotonic()
     started, first_update = begun - begin.trained, agent.updates
-    stopping = late = False
+    stopping, late, last_try = False, False, begin.step
     geometry: dict[str, float] = {}
     point: ResumePoint | None = None
     noted = -math.inf
@@ -221,15 +221,16 @@ def train(
             stopping, late = should_stop(), time.monotonic() - begun >= time_limit
             if dial is not None:
                 dial.after_episodes(step, late)
-            overdue = config.checkpoint_steps > 0 and step - max(last_checkpoint, begin.step) >= config.checkpoint_steps
+            overdue = config.checkpoint_steps > 0 and step - last_try >= config.checkpoint_steps
             if path is not None and (overdue or stopping or late or step >= config.steps):
+                last_try = step
                 try:
                     here().save(path, buffer)
+                    last_checkpoint = step
                 except QgfError as error:
                     if stopping:
                         raise  # nobody trains on: whoever stopped it has to know
                     _LOG.warning("qgf: warning: %s; training goes on, the checkpoint before stays", error)
-                last_checkpoint = step
         ended = "interrupted" if stopping else "trained"
         latest = agent.latest | geometry | {"level": curriculum.level}
         recorder.step(step, agent.updates - first_update, latest, ended, force=True)

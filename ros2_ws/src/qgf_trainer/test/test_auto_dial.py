@@ -24,13 +24,14 @@ def config(*more, steps=1600, smoothness="auto", algorithm="td3"):
     return load_train_config("pendulum", overrides, steps=steps, algorithm=algorithm)
 
 
-def test_interrupted_anywhere_it_resumes_bit_for_bit(tmp_path):
+def test_interrupted_anywhere_it_resumes_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_POINT_EVERY", 0.0)
     made = config(algorithm="sac")  # which has all that TD3 has to keep, and a temperature
     for name in "ab":
         (tmp_path / name).mkdir()
     whole, folder = train(made, tmp_path / "a"), tmp_path / "b"
-    for _ in range(20):  # every end of an episode is one of a run of its own
-        calls = iter([True])
+    for _ in range(20):  # each part trains one episode and is stopped in its second
+        calls = iter([False] * 250 + [True])
         parts = train(made, folder, resume=True, should_stop=lambda calls=calls: next(calls, False))
         if not parts.interrupted:
             break

@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import load_file
 
 from qgf_core.errors import QgfError
+from qgf_trainer import training
 from qgf_trainer.checkpoint import load_checkpoint, load_last_checkpoint, previous_of, save_checkpoint
 from qgf_trainer.config import load_train_config
 from qgf_trainer.training import train
@@ -83,16 +84,17 @@ def full_disk():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
-def test_a_full_disk_costs_no_run(tmp_path, full_disk, caplog):
-    stops = iter([False, False, True])
+def test_a_full_disk_costs_no_run(tmp_path, full_disk, caplog, monkeypatch):
+    monkeypatch.setattr(training, "_POINT_EVERY", 0.0)
+    stops = iter([False] * 500 + [True])  # asked at every step: in the third episode
 
-    def episode_ends():
+    def stop():
         if (tmp_path / "checkpoint.safetensors").exists():
             full_disk(100)
         return next(stops)
 
     with pytest.raises(QgfError, match="cannot be written"):  # stopped, and what was trained since is not kept
-        train(config(), tmp_path, should_stop=episode_ends)
+        train(config(), tmp_path, should_stop=stop)
     assert "training goes on, the checkpoint before stays" in caplog.text
     full_disk(resource.RLIM_INFINITY)
     assert load_checkpoint(tmp_path / "checkpoint.safetensors")[1]["step"] == 200
