@@ -59,6 +59,8 @@ class _Stabilised:
         policy_kwargs: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
+        if field.smoothness == "auto":
+            raise QgfError("smoothness 'auto' needs the training loop of ./qgf train; give a number")
         self.field = field
         self._field_state: dict[str, Any] | None = None
         self._deviations: tuple[torch.Tensor, float] | None = None

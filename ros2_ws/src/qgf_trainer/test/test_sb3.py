@@ -169,6 +169,8 @@ def test_what_does_not_fit_is_refused():
         make(QGradientFieldSAC, policy_kwargs={**NET, "n_critics": 3})
     with pytest.raises(QgfError, match="n_steps"):
         make(QGradientFieldTD3, n_steps=3)
+    with pytest.raises(QgfError, match="smoothness 'auto' needs the training loop"):
+        make(QGradientFieldTD3, field=FieldConfig(smoothness="auto"))
     with pytest.raises(QgfError, match="differ"):
         stack([networks()[0], networks(width=9)[0]], 2)
 
