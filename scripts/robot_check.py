@@ -27,14 +27,14 @@ from qgf_policy.golden import load_golden_log, replay
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"qgf_bringup", "qgf_core", "qgf_monitor", "qgf_msgs", "qgf_policy"}
-ABSENT = ("pybullet", "gymnasium", "mujoco", "tensorboard", "stable_baselines3", "matplotlib", "safetensors", "PyQt5",
-          "hypothesis", "qgf_sim", "qgf_trainer", "qgf_demo", "rqt_qgf")
+ABSENT = ("pybullet", "gymnasium", "mujoco", "tensorboard", "stable_baselines3", "matplotlib", "PyQt5", "hypothesis",
+          "qgf_sim", "qgf_trainer", "qgf_demo", "rqt_qgf")
 
 
 def check_absence() -> Iterator[tuple[bool, str]]:
     """Nothing is here that a robot does not need."""
     found = [name for name in ABSENT if importlib.util.find_spec(name) is not None]
-    yield not found, f"not installed: {', '.join(found or ABSENT)}"
+    yield not found, f"installed: {', '.join(found)}" if found else f"not installed: {', '.join(ABSENT)}"
     built = {path.name for path in (ROOT / "ros2_ws/install/share/ament_index/resource_index/packages").iterdir()}
     yield built == PACKAGES, f"built: {', '.join(sorted(built))}"
     count = len(list(metadata.distributions()))
