@@ -142,11 +142,11 @@ def main() -> int:
         print(json.dumps(flat))
         return 0
     columns = [(method, world) for method in METHODS for world in cells[method]]
-    print(f"{'':>18}" + "".join(f"{f'{m}, {w}':>28}" for m, w in columns))
+    print(f"{'':>18}" + "".join(f"{f'{m}, {w}':>32}" for m, w in columns))
     for name in SHOWN:
         row = [[flat[f"{m}.{w}.{name}{end}"] for end in ("", ".min", ".max")] for m, w in columns]
-        print(f"{name:>18}" + "".join(f"{f'{a:.3g} ({b:.3g} .. {c:.3g})':>28}" for a, b, c in row))
-    print(f"{'hold_ratio':>18}" + "".join(f"{flat[f'{m}.{w}.hold_ratio']:28.2f}" for m, w in columns))
+        print(f"{name:>18}" + "".join(f"{f'{a:.3g} ({b:.3g} .. {c:.3g})':>32}" for a, b, c in row))
+    print(f"{'hold_ratio':>18}" + "".join(f"{flat[f'{m}.{w}.hold_ratio']:32.2f}" for m, w in columns))
     return 0
 
 
