@@ -20,7 +20,7 @@ QUICK = "import atexit\natexit.register(print, 'unloaded')\ndef main():\n    pri
 
 def started(folder, text, **options):
     (folder / "slow_module.py").write_text(text)
-    code = f"from qgf_core.early import run; run('slow_module', **{options})"
+    code = f"from qgf_core.early import run; run(lambda: __import__('slow_module').main(), **{options})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
