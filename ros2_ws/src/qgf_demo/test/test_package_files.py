@@ -27,8 +27,8 @@ ROSDEP_KEYS: dict[str, str] = {
 WITHOUT_A_KEY = {"apsw", "safetensors", "stable_baselines3"}
 """rosdep knows none: ./qgf setup brings them by requirements/."""
 ROS_PACKAGES = {
-    "action_msgs", "ament_cmake", "builtin_interfaces", "composition_interfaces", "diagnostic_msgs", "geometry_msgs",
-    "launch", "launch_ros",
+    "action_msgs", "ament_cmake", "ament_cmake_python", "builtin_interfaces", "composition_interfaces",
+    "diagnostic_msgs", "geometry_msgs", "launch", "launch_ros",
     "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "rosidl_default_generators", "rosidl_default_runtime",
     "rqt_gui", "rqt_gui_py", "sensor_msgs", "std_msgs", "std_srvs", "tf2_ros_py", "trajectory_msgs",
     "visualization_msgs", "ros2launch", "xacro", "gz_ros2_control", "ros_gz_bridge", "ros_gz_sim", "controller_manager",
