@@ -98,6 +98,12 @@ def moving(truths):
     return lambda: truths and np.abs(truths[-1].velocity[:7]).max() > 0.05
 
 
+def until_moving(ros, truths, command):
+    """Until the arm moves; a command that has ended instead is told with what it said."""
+    ros.until(lambda: command.process.poll() is not None or moving(truths)(), timeout=40, what="motion")
+    assert command.process.poll() is None, command.process.communicate()
+
+
 def at_rest(truths):
     return lambda: len(truths) > 20 and all(np.abs(m.velocity[:7]).max() < 0.01 for m in truths[-20:])
 
@@ -107,7 +113,7 @@ def test_an_interrupt_brings_the_arm_to_rest(arm, robot_yaml, ros, number):
     namespace, _, truths = arm()
     before = robot_yaml.read_bytes()
     command = Identify(namespace, robot_yaml, "--seconds", "20")
-    ros.until(moving(truths), timeout=40, what="motion")
+    until_moving(ros, truths, command)
     began = len(truths)
     command.process.send_signal(number)
     code, _, err = command.result()
@@ -124,7 +130,7 @@ def test_a_joint_that_does_not_follow_halts_it(arm, robot_yaml, ros):
 
     namespace, _, truths = arm()
     command = Identify(namespace, robot_yaml, "--seconds", "20", "--reach", "0.4", "--speed", "0.4")
-    ros.until(moving(truths), timeout=40, what="motion")
+    until_moving(ros, truths, command)
     client = ros.create_client(SetParameters, f"{namespace}/sim_node/set_parameters")
     ros.until(client.service_is_ready)
     stop = Parameter("fault.protective_stop", value=True).to_parameter_msg()
@@ -137,7 +143,7 @@ def test_a_joint_that_does_not_follow_halts_it(arm, robot_yaml, ros):
 def test_states_that_stop_halt_it(arm, robot_yaml, ros):
     namespace, process, truths = arm()
     command = Identify(namespace, robot_yaml, "--seconds", "20")
-    ros.until(moving(truths), timeout=40, what="motion")
+    until_moving(ros, truths, command)
     process.kill()
     code, _, err = command.result()
     assert code == 1 and "the arm was halted: no joint state for 0.2" in err

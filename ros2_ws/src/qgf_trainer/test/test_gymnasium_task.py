@@ -186,7 +186,7 @@ def test_episodes_of_any_length_and_resuming_bit_for_bit(tmp_path, algorithm, mo
     killed.mkdir()
     result = train(config, whole)
     assert result.steps >= 500 and not result.interrupted
-    monkeypatch.setattr("qgf_trainer.training._REPORT_EVERY", 0.0)
+    monkeypatch.setattr("qgf_trainer.recorder._REPORT_EVERY", 0.0)
 
     def crash(progress):
         if progress.step > 333:
@@ -272,7 +272,7 @@ def test_a_rival_takes_the_place_of_the_fields_losses(tmp_path, capsys):
     assert train_main([*line, "none", "--out", str(folder), "--override", "rival.caps.sigma=0.3", *more]) == 0
     config = json.loads((folder / "config.json").read_text())
     assert config["rival"]["kind"] == "caps" and config["field"]["form"] == "none" and config["robot"] == ""
-    assert config["rival"]["caps"] == {"temporal": 0.1, "spatial": 0.5, "sigma": 0.3}
+    assert config["rival"]["caps"] == {"temporal": 1.0, "spatial": 5.0, "sigma": 0.3}  # two of config/train/pendulum.yaml
     assert "no bundle: Pendulum-v1 has no robot" in capsys.readouterr().out and not (folder / "bundle.pt").exists()
 
 
