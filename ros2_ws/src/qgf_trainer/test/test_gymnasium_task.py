@@ -272,7 +272,7 @@ def test_a_rival_takes_the_place_of_the_fields_losses(tmp_path, capsys):
     assert train_main([*line, "none", "--out", str(folder), "--override", "rival.caps.sigma=0.3", *more]) == 0
     config = json.loads((folder / "config.json").read_text())
     assert config["rival"]["kind"] == "caps" and config["field"]["form"] == "none" and config["robot"] == ""
-    assert config["rival"]["caps"] == {"temporal": 1.0, "spatial": 5.0, "sigma": 0.3}  # two of config/train/pendulum.yaml
+    assert config["rival"]["caps"] == {"temporal": 1.0, "spatial": 5.0, "sigma": 0.3}  # as pendulum.yaml has it
     assert "no bundle: Pendulum-v1 has no robot" in capsys.readouterr().out and not (folder / "bundle.pt").exists()
 
 
