@@ -32,6 +32,8 @@ from qgf_sim.identify_cli import Wanted, agreed, joint_indices, parse, plan, rep
 
 _PATIENCE = 5.0
 """With discovery and the first joint states [s]."""
+_LOOK_ROUND = 1.5
+"""How long the arm is watched, and others who command it are looked for, before it is moved [s]."""
 _HALTED = 0.3
 """How long the standstill is commanded in the end [s]."""
 
@@ -98,12 +100,13 @@ class ArmNode(Node):
         if not self.count_subscribers(self.command_topic):
             raise ConfigError("identify", self.command_topic, "nobody listens",
                               "activate that controller, or choose another --command-interface")
+        begin = len(self.states)
+        time.sleep(_LOOK_ROUND)
+        # Not before: the arm may be heard of sooner than others who command it.
         if self.count_publishers(self.command_topic) > 1:
             raise ConfigError("identify", self.command_topic, "somebody else commands the arm", "stop it first")
-        begin = len(self.states)
-        time.sleep(0.5)
         positions = np.array([state.position for state in self.states[begin:]])
-        if len(positions) < 5:
+        if len(positions) < 10 * _LOOK_ROUND:
             raise ConfigError("identify", self.state_topic, "fewer than 10 joint states a second", "mend the driver")
         if not np.isfinite(positions).all():
             raise ConfigError("identify", self.state_topic, "a position is not finite", "mend the driver")
@@ -111,7 +114,7 @@ class ArmNode(Node):
         drift = np.abs(positions[-third:].mean(axis=0) - positions[:third].mean(axis=0))
         if drift.max() > 0.01:
             joint = self.robot.joint_names[int(np.argmax(drift))]
-            raise ConfigError("identify", joint, f"moves ({drift.max():.3f} rad in 0.5 s)",
+            raise ConfigError("identify", joint, f"moves ({drift.max():.3f} rad in {_LOOK_ROUND:g} s)",
                               "bring the arm to rest first")
         return np.asarray(self.robot.signs * positions.mean(axis=0))
 
