@@ -34,6 +34,8 @@ _PATIENCE = 5.0
 """With discovery and the first joint states [s]."""
 _LOOK_ROUND = 1.5
 """How long the arm is watched, and others who command it are looked for, before it is moved [s]."""
+_LOOK_AGAIN = 0.1
+"""Others who command the arm are looked for so often while it is moved [s]."""
 _HALTED = 0.3
 """How long the standstill is commanded in the end [s]."""
 
@@ -103,7 +105,7 @@ class ArmNode(Node):
         begin = len(self.states)
         time.sleep(_LOOK_ROUND)
         # Not before: the arm may be heard of sooner than others who command it.
-        if self.count_publishers(self.command_topic) > 1:
+        if self.rivals:
             raise ConfigError("identify", self.command_topic, "somebody else commands the arm", "stop it first")
         positions = np.array([state.position for state in self.states[begin:]])
         if len(positions) < 10 * _LOOK_ROUND:
@@ -117,6 +119,11 @@ class ArmNode(Node):
             raise ConfigError("identify", joint, f"moves ({drift.max():.3f} rad in {_LOOK_ROUND:g} s)",
                               "bring the arm to rest first")
         return np.asarray(self.robot.signs * positions.mean(axis=0))
+
+    @property
+    def rivals(self) -> int:
+        """How many others command the arm."""
+        return int(self.count_publishers(self.command_topic)) - 1
 
     def send(self, value: NDArray[np.float64]) -> float:
         """Publish a command (n,) in the URDF's sign. :return: when [s]."""
@@ -138,6 +145,7 @@ def move(node: ArmNode, excitation: Excitation, start: NDArray[np.float64], inte
     times: list[float] = []
     values: list[NDArray[np.float64]] = []
     problem, row, rest = "", 0, round(_HALTED / excitation.period)
+    look = max(1, round(_LOOK_AGAIN / excitation.period))
     while rest > 0:
         before = pacer.skipped
         pacer.wait()
@@ -148,6 +156,8 @@ def move(node: ArmNode, excitation: Excitation, start: NDArray[np.float64], inte
             problem = "interrupted" if stop.is_set() else guard.problem(time.monotonic(), state.heard, measured)
             if held_up > _LONGEST_GAP and not problem:
                 problem = f"no command could be sent for {held_up:.2f} s: the machine is too busy"
+            if len(times) % look == 0 and node.rivals and not problem:
+                problem = "somebody else commands the arm too"
         moving = row < len(excitation.wanted) and not problem
         target = excitation.wanted[row] if moving else np.zeros(start.size)
         # The limiter keeps a velocity-controlled arm from its limits by where it is; a state that failed is not used.

@@ -149,6 +149,21 @@ def test_states_that_stop_halt_it(arm, robot_yaml, ros):
     assert code == 1 and "the arm was halted: no joint state for 0.2" in err
 
 
+def test_somebody_else_who_commands_halts_it(arm, robot_yaml, ros):
+    from std_msgs.msg import Float64MultiArray
+
+    namespace, _, truths = arm()
+    before = robot_yaml.read_bytes()
+    command = Identify(namespace, robot_yaml, "--seconds", "20")
+    until_moving(ros, truths, command)
+    rival = ros.create_publisher(Float64MultiArray, f"{namespace}/forward_velocity_controller/commands", 10)
+    code, _, err = command.result(ros)
+    assert code == 1 and "the arm was halted: somebody else commands the arm too" in err and "Traceback" not in err
+    ros.until(at_rest(truths), what="rest")
+    assert robot_yaml.read_bytes() == before
+    ros.destroy_publisher(rival)
+
+
 def test_it_does_not_begin_unasked_alone_or_against_another(arm, robot_yaml, ros):
     from std_msgs.msg import Float64MultiArray
 
