@@ -4,7 +4,8 @@
 At 1 kHz the making of message objects costs more than all that is computed of them. Messages of one topic mostly differ
 in their numbers alone: where their texts and array lengths lie is found once, and the numbers of a whole batch are read
 as one array. Live messages and those of bags are read by the same code. After the encoding of the OMG's DDS-XTypes
-specification, of which plain CDR (versions 1 and 2) is known here.
+specification, of which plain CDR (versions 1 and 2) is known here. The one reader for the monitor, for bags and for
+whoever else takes serialised messages: `Decoder(kind).decode(payloads)` gives arrays, no message object.
 """
 
 from __future__ import annotations
