@@ -21,7 +21,7 @@ from scipy import fft as scipy_fft
 from scipy import signal as scipy_signal
 
 from qgf_core.errors import MetricError
-from qgf_core.samples import Array, PerJoint, columns, per_joint, positive
+from qgf_core.samples import Array, PerJoint, blocks, columns, energy, joint_rows, per_joint, positive
 from qgf_core.spectral import Spectra, band_rms, high_frequency_ratio, spectral_centroid, spectrum
 
 __all__ = [
@@ -33,10 +33,10 @@ __all__ = [
 
 # --- the two forms of Sm --------------------------------------------------------------------------------------------
 
-def _sum_of_frequency_times_magnitude(samples: Array) -> Array:
-    """sum_{i < N // 2} |FFT_i| i / N of (N, n), per joint (n,): frequencies in cycles per sample."""
-    number = samples.shape[0]
-    magnitude = np.abs(scipy_fft.rfft(np.ascontiguousarray(samples.T), axis=1)[:, :number // 2])
+def _sum_of_frequency_times_magnitude(rows: Array) -> Array:
+    """sum_{i < N // 2} |FFT_i| i / N of (n, N), per joint (n,): frequencies in cycles per sample."""
+    number = rows.shape[1]
+    magnitude = np.abs(scipy_fft.rfft(rows, axis=1)[:, :number // 2])
     return np.asarray(magnitude @ (np.arange(number // 2) / number))
 
 
@@ -52,7 +52,7 @@ def paper_smoothness(actions: npt.ArrayLike) -> float:
     :returns: a float also for (T, n) [unit of the actions].
     """
     samples, _ = columns(actions, 2, "actions")
-    return float(np.mean(2.0 / samples.shape[0] * _sum_of_frequency_times_magnitude(samples)))
+    return float(np.mean(2.0 / samples.shape[0] * _sum_of_frequency_times_magnitude(joint_rows(samples))))
 
 
 def amplitude_smoothness(actions: npt.ArrayLike, sample_rate: float) -> float:
@@ -69,7 +69,7 @@ def amplitude_smoothness(actions: npt.ArrayLike, sample_rate: float) -> float:
     positive(sample_rate, "sample_rate")
     number = samples.shape[0]
     bins = number // 2 - 1
-    return float(np.mean(2.0 / bins * (2.0 / number) * _sum_of_frequency_times_magnitude(samples)))
+    return float(np.mean(2.0 / bins * (2.0 / number) * _sum_of_frequency_times_magnitude(joint_rows(samples))))
 
 
 # --- differences ----------------------------------------------------------------------------------------------------
@@ -96,14 +96,15 @@ def sign_flip_index(actions: npt.ArrayLike, deadband: float = 0.0) -> PerJoint:
     samples, flat = columns(actions, 3, "actions")
     if not (math.isfinite(deadband) and deadband >= 0.0):
         raise MetricError(f"deadband: {deadband} must be a finite number of at least 0")
-    return per_joint(_flips(np.diff(samples, axis=0), deadband), flat)
+    return per_joint(_flips(np.diff(joint_rows(samples)), deadband), flat)
 
 
 def _flips(delta: Array, deadband: float) -> Array:
-    """The index (n,) by the differences (T - 1, n)."""
-    counts, negative = np.abs(delta) > deadband, np.signbit(delta)
-    flips = (negative[1:] != negative[:-1]) & counts[1:] & counts[:-1]
-    return np.asarray(np.count_nonzero(flips, axis=0) / len(flips))
+    """The index (n,) by the differences (n, T - 1)."""
+    up, down = delta > deadband, delta < -deadband
+    flips = up[:, 1:] & down[:, :-1]
+    flips |= down[:, 1:] & up[:, :-1]
+    return np.asarray(np.count_nonzero(flips, axis=1) / flips.shape[1])
 
 
 # --- movements ------------------------------------------------------------------------------------------------------
@@ -152,6 +153,29 @@ def _jerk_taps(length: int) -> tuple[Array, Array]:
     return middle, ends
 
 
+@functools.lru_cache(maxsize=16)
+def _jerk_response(length: int, size: int) -> npt.NDArray[np.complex128]:
+    """Transform (size // 2 + 1,) of the taps at the middle, as a convolution takes them."""
+    return np.asarray(scipy_fft.rfft(_jerk_taps(length)[0][::-1], size))
+
+
+def _mean_square_jerk(rows: Array, length: int) -> Array:
+    """Of (n, T), per joint (n,) [unit^2 per sample^6]. :param length: of the fit."""
+    moved = rows - rows[:, :1]  # so that a constant is exactly 0, whatever its size
+    if length == 4:
+        third = np.diff(moved, 3)
+        return energy(third) / third.shape[1]
+    # By FFT: its cost does not grow with the filter's length, which grows with the sample rate. Round the circle only
+    # those values are wrong that the filter does not cover whole.
+    number, ends = rows.shape[1], _jerk_taps(length)[1]
+    size = scipy_fft.next_fast_len(number, real=True)
+    bins = scipy_fft.rfft(moved, size, axis=1)
+    bins *= _jerk_response(length, size)
+    middle = scipy_fft.irfft(bins, size, axis=1, overwrite_x=True)[:, length - 1:number]
+    return (energy(middle) + energy(moved[:, :length] @ ends.T) + energy(moved[:, :-length - 1:-1] @ ends.T)) / (
+        middle.shape[1] + 2 * len(ends))
+
+
 def jerk_rms(position: npt.ArrayLike, sample_rate: float, cutoff: float) -> PerJoint:
     """Root mean square of the third derivative of position [unit / s^3], after a low-pass at `cutoff`.
 
@@ -168,19 +192,9 @@ def jerk_rms(position: npt.ArrayLike, sample_rate: float, cutoff: float) -> PerJ
     """
     length = jerk_filter_length(sample_rate, cutoff)
     samples, flat = columns(position, length, "position")
-    moved = samples - samples[0]  # so that a constant is exactly 0, whatever its size
-    if length == 4:
-        jerk = np.diff(moved, 3, axis=0)
-    else:
-        middle, ends = _jerk_taps(length)
-        jerk = np.concatenate([
-            ends @ moved[:length],
-            # By FFT: its cost does not grow with the filter's length, which grows with the sample rate.
-            scipy_signal.oaconvolve(np.ascontiguousarray(moved.T), middle[None, ::-1], mode="valid", axes=1).T,
-            -(ends @ moved[-length:][::-1])[::-1],
-        ])
-    jerk *= float(sample_rate) ** 3
-    return per_joint(np.sqrt(np.mean(jerk * jerk, axis=0)), flat)
+    rows = joint_rows(samples)
+    mean_square = np.concatenate([_mean_square_jerk(rows[some], length) for some in blocks(rows)])
+    return per_joint(np.sqrt(mean_square) * float(sample_rate) ** 3, flat)
 
 
 def sparc(speed: npt.ArrayLike, sample_rate: float, cutoff: float = 10.0, amplitude_threshold: float = 0.05,
@@ -271,8 +285,13 @@ def period_jitter(stamps: npt.ArrayLike, period: float, work: npt.ArrayLike | No
             raise MetricError(f"work: shape {np.shape(work)}; give one duration for each of the {len(periods)} periods")
         late |= durations[:, 0] > nominal
     error = np.abs(periods - nominal)
-    return PeriodJitter(rms=float(np.sqrt(np.mean(error * error))), p99=float(np.percentile(error, 99.0)),
-                        maximum=float(error.max()), overruns=int(late.sum()))
+    # The percentile as numpy.percentile gives it, without what that costs beside the work.
+    place = 0.99 * (len(error) - 1)
+    below = int(place)
+    ordered = np.partition(error, (below, min(below + 1, len(error) - 1)))
+    p99 = ordered[below] + (place - below) * (ordered[min(below + 1, len(error) - 1)] - ordered[below])
+    return PeriodJitter(rms=float(np.sqrt(np.mean(error * error))), p99=float(p99), maximum=float(error.max()),
+                        overruns=int(np.count_nonzero(late)))
 
 
 # --- all that is defined for any signal -----------------------------------------------------------------------------
@@ -283,8 +302,9 @@ class Smoothness:
 
     high_frequency_ratio: Array
     delta_high_frequency_ratio: Array
-    """High-frequency ratio of the differences, which tells chatter from movement; of their newest even number, since
-    the transform of an odd, possibly prime one takes several times as long."""
+    """High-frequency ratio of the differences, which tells chatter from movement. The first one is taken twice, where
+    the window's weight is nought: they are then as many as the samples, and a prime number less of them takes ten times
+    as long to transform."""
     band_rms: Array
     spectral_centroid: Array
     mean_absolute_delta: Array
@@ -308,20 +328,21 @@ def measure(signal: npt.ArrayLike, sample_rate: float, cutoff: float, deadband: 
     if not (math.isfinite(deadband) and deadband >= 0.0):
         raise MetricError(f"deadband: {deadband} must be a finite number of at least 0")
     spectra = spectra or Spectra(signal, sample_rate)
-    # What several of them share is worked out once.
-    differences = np.diff(samples, axis=0)
-    delta = differences[len(differences) % 2:]
-    variation = np.mean(np.abs(differences), axis=0)
-    number = len(samples)
-    paper = float(np.mean(2.0 / number * _sum_of_frequency_times_magnitude(samples)))
+    rows, number = joint_rows(samples), len(samples)
+    variation, flips, chatter, magnitude = (np.empty(len(rows)) for _ in range(4))
+    for some in blocks(rows):
+        # What several of them share is worked out once, while it is in the cache.
+        differences = np.empty((some.stop - some.start, number))
+        np.subtract(rows[some, 1:], rows[some, :-1], out=differences[:, 1:])
+        differences[:, 0] = differences[:, 1]
+        variation[some] = np.mean(np.abs(differences[:, 1:]), axis=1)
+        flips[some] = _flips(differences[:, 1:], deadband)
+        chatter[some] = Spectra.of_rows(differences, spectra.sample_rate).high_frequency_ratio(cutoff)
+        magnitude[some] = _sum_of_frequency_times_magnitude(rows[some])
+    paper = float(np.mean(2.0 / number * magnitude))
     return Smoothness(
-        high_frequency_ratio=spectra.high_frequency_ratio(cutoff),
-        delta_high_frequency_ratio=Spectra(delta, sample_rate).high_frequency_ratio(cutoff),
-        band_rms=spectra.band_rms(cutoff),
-        spectral_centroid=spectra.centroid(),
-        mean_absolute_delta=variation,
-        total_variation_rate=sample_rate * variation,
-        sign_flip_index=_flips(differences, deadband),
-        paper_smoothness=paper,
+        high_frequency_ratio=spectra.high_frequency_ratio(cutoff), delta_high_frequency_ratio=chatter,
+        band_rms=spectra.band_rms(cutoff), spectral_centroid=spectra.centroid(), mean_absolute_delta=variation,
+        total_variation_rate=sample_rate * variation, sign_flip_index=flips, paper_smoothness=paper,
         amplitude_smoothness=2.0 / (number // 2 - 1) * paper,
     )

@@ -135,7 +135,7 @@ class Movements:
 def _histogram(window: Window, period: float) -> tuple[Array, npt.NDArray[np.uint64]]:
     """Periods in 21 bins from half a period too short to half a period too long; the outermost hold what is beyond."""
     edges = np.linspace(-0.5 * period, 0.5 * period, BINS + 1)
-    deviation = np.diff(window.stamps) - period
+    deviation = window.grid.intervals - period
     place = np.floor((deviation / period + 0.5) * BINS).astype(np.int64)  # the bins are of one width
     return edges, np.bincount(np.clip(place, 0, BINS - 1), minlength=BINS).astype(np.uint64)
 
@@ -161,7 +161,7 @@ def make_report(source: Source, control_period: float | None, config: MonitorCon
     settings = config.sources[source.name]
     spectra = window.spectra()
     figures = window.measure(cutoff, settings.deadband, spectra)
-    period = source.period or float(np.median(np.diff(window.stamps)))
+    period = source.period or window.grid.median_interval
     jitter = window.jitter(period)
     edges, histogram = _histogram(window, period)
     jerk = NONE
