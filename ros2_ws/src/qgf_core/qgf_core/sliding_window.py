@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from qgf_core.errors import MetricError
 from qgf_core.samples import Array, median, positive
-from qgf_core.smoothness import PeriodJitter, Smoothness, measure
+from qgf_core.smoothness import PeriodJitter, RowFigures, Smoothness, jerk_filter_length, jerk_rms_rows
 from qgf_core.spectral import Spectra
 from qgf_core.time_grid import TimeGrid, TimeGrids
 
@@ -18,6 +18,8 @@ GAP_PERIODS, GAP_DURATION = 10.0, 0.05
 """A silence of more than this many periods and this time [s] cuts the window: filling it would invent smoothness."""
 PERIOD_FROM = 256
 """The period is the median of so many of the newest intervals."""
+FEWEST_SAMPLES = 9
+"""Of a window that figures are taken of."""
 SHORTEST_INTERVAL = 1e-6
 """Stamps nearer to each other than this [s] are the same."""
 RESTART_AFTER = 10
@@ -62,16 +64,28 @@ class Window:
         """From the first sample to one period after the last [s]."""
         return len(self.values) / self.sample_rate
 
+    def _rows(self) -> Array:
+        """(n, T): finite, as the sliding window takes no other."""
+        if len(self.values) < FEWEST_SAMPLES:
+            raise MetricError(f"window: {len(self.values)} samples are too few; give at least {FEWEST_SAMPLES}")
+        return self.values.T
+
     def spectra(self) -> Spectra:
         """Of the values."""
-        return Spectra(self.values, self.sample_rate)
+        return Spectra.of_rows(self._rows(), self.sample_rate)
 
     def measure(self, cutoff: float, deadband: float = 0.0, spectra: Spectra | None = None) -> Smoothness:
         """`qgf_core.smoothness.measure` of the window.
 
         :param cutoff: [Hz]. :param deadband: [unit of the signal]. :param spectra: of the window, if at hand.
         """
-        return measure(self.values, self.sample_rate, cutoff, deadband, spectra)
+        rows = self._rows()
+        return RowFigures(rows, cutoff, np.full(len(rows), deadband), spectra or self.spectra()).of()
+
+    def jerk_rms(self, cutoff: float) -> Array:
+        """`qgf_core.smoothness.jerk_rms` of the window (n,), none (0,) where it is too short. :param cutoff: [Hz]."""
+        length = jerk_filter_length(self.sample_rate, cutoff)
+        return jerk_rms_rows(self.values.T, self.sample_rate, length) if len(self.values) >= length else np.zeros(0)
 
     def jitter(self, period: float | None = None) -> PeriodJitter:
         """`qgf_core.smoothness.period_jitter` of the stamps. :param period: nominal [s], else the median interval."""
@@ -179,6 +193,11 @@ class SlidingWindow:
         """The last `count` samples as they came (count, n); a view."""
         stop = self._next + self.capacity
         return self._values[:, stop - min(count, self._length):stop].T
+
+    @property
+    def end(self) -> float:
+        """Stamp of the newest sample [s]; 0 while there is none."""
+        return float(self._stamps[self._next - 1 + self.capacity]) if self._length else 0.0
 
     @property
     def _silence(self) -> float:

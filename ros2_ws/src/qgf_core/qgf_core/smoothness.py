@@ -99,8 +99,8 @@ def sign_flip_index(actions: npt.ArrayLike, deadband: float = 0.0) -> PerJoint:
     return per_joint(_flips(np.diff(joint_rows(samples)), deadband), flat)
 
 
-def _flips(delta: Array, deadband: float) -> Array:
-    """The index (n,) by the differences (n, T - 1)."""
+def _flips(delta: Array, deadband: float | Array) -> Array:
+    """The index (n,) by the differences (n, T - 1). :param deadband: for all, or for each joint (n, 1)."""
     up, down = delta > deadband, delta < -deadband
     flips = up[:, 1:] & down[:, :-1]
     flips |= down[:, 1:] & up[:, :-1]
@@ -192,9 +192,13 @@ def jerk_rms(position: npt.ArrayLike, sample_rate: float, cutoff: float) -> PerJ
     """
     length = jerk_filter_length(sample_rate, cutoff)
     samples, flat = columns(position, length, "position")
-    rows = joint_rows(samples)
+    return per_joint(jerk_rms_rows(joint_rows(samples), sample_rate, length), flat)
+
+
+def jerk_rms_rows(rows: Array, sample_rate: float, length: int) -> Array:
+    """`jerk_rms` (n,) of signals that were checked already (n, T). :param length: `jerk_filter_length`."""
     mean_square = np.concatenate([_mean_square_jerk(rows[some], length) for some in blocks(rows)])
-    return per_joint(np.sqrt(mean_square) * float(sample_rate) ** 3, flat)
+    return np.asarray(np.sqrt(mean_square) * float(sample_rate) ** 3)
 
 
 def sparc(speed: npt.ArrayLike, sample_rate: float, cutoff: float = 10.0, amplitude_threshold: float = 0.05,
@@ -325,24 +329,44 @@ def measure(signal: npt.ArrayLike, sample_rate: float, cutoff: float, deadband: 
     :param spectra: of this signal, where the caller has them.
     """
     samples, _ = columns(signal, 9, "signal")
-    if not (math.isfinite(deadband) and deadband >= 0.0):
-        raise MetricError(f"deadband: {deadband} must be a finite number of at least 0")
-    spectra = spectra or Spectra(signal, sample_rate)
-    rows, number = joint_rows(samples), len(samples)
-    variation, flips, chatter, magnitude = (np.empty(len(rows)) for _ in range(4))
-    for some in blocks(rows):
-        # What several of them share is worked out once, while it is in the cache.
-        differences = np.empty((some.stop - some.start, number))
-        np.subtract(rows[some, 1:], rows[some, :-1], out=differences[:, 1:])
-        differences[:, 0] = differences[:, 1]
-        variation[some] = np.mean(np.abs(differences[:, 1:]), axis=1)
-        flips[some] = _flips(differences[:, 1:], deadband)
-        chatter[some] = Spectra.of_rows(differences, spectra.sample_rate).high_frequency_ratio(cutoff)
-        magnitude[some] = _sum_of_frequency_times_magnitude(rows[some])
-    paper = float(np.mean(2.0 / number * magnitude))
-    return Smoothness(
-        high_frequency_ratio=spectra.high_frequency_ratio(cutoff), delta_high_frequency_ratio=chatter,
-        band_rms=spectra.band_rms(cutoff), spectral_centroid=spectra.centroid(), mean_absolute_delta=variation,
-        total_variation_rate=sample_rate * variation, sign_flip_index=flips, paper_smoothness=paper,
-        amplitude_smoothness=2.0 / (number // 2 - 1) * paper,
-    )
+    rows = joint_rows(samples)
+    return RowFigures(rows, cutoff, np.full(len(rows), deadband), spectra or Spectra(signal, sample_rate)).of()
+
+
+class RowFigures:
+    """`measure` of signals that were checked already, (n, T), of one or several sources: together they cost less.
+
+    :param rows: (n, T), T >= 9.
+    :param cutoff: [Hz].
+    :param deadband: for each joint (n,) [unit of its signal].
+    :param spectra: of the rows.
+    """
+
+    def __init__(self, rows: Array, cutoff: float, deadband: Array, spectra: Spectra) -> None:
+        if not (np.isfinite(deadband).all() and deadband.min() >= 0.0):
+            raise MetricError(f"deadband: {deadband.min()} must be a finite number of at least 0")
+        self._number, self._rate = rows.shape[1], spectra.sample_rate
+        self._variation, self._flips, self._chatter, self._magnitude = (np.empty(len(rows)) for _ in range(4))
+        for some in blocks(rows):
+            # What several of them share is worked out once, while it is in the cache.
+            differences = np.empty((some.stop - some.start, self._number))
+            np.subtract(rows[some, 1:], rows[some, :-1], out=differences[:, 1:])
+            differences[:, 0] = differences[:, 1]
+            self._variation[some] = np.abs(differences[:, 1:]).sum(axis=1)
+            self._flips[some] = _flips(differences[:, 1:], deadband[some, None])
+            self._chatter[some] = Spectra.of_rows(differences, self._rate).high_frequency_ratio(cutoff)
+            self._magnitude[some] = _sum_of_frequency_times_magnitude(rows[some])
+        self._variation /= self._number - 1
+        self._ratio, self._rms = spectra.high_frequency_ratio(cutoff), spectra.band_rms(cutoff)
+        self._centroid = spectra.centroid()
+
+    def of(self, joints: slice = slice(None)) -> Smoothness:
+        """The figures of these joints, the averages over them."""
+        paper = float(np.mean(2.0 / self._number * self._magnitude[joints]))
+        return Smoothness(
+            high_frequency_ratio=self._ratio[joints], delta_high_frequency_ratio=self._chatter[joints],
+            band_rms=self._rms[joints], spectral_centroid=self._centroid[joints],
+            mean_absolute_delta=self._variation[joints], total_variation_rate=self._rate * self._variation[joints],
+            sign_flip_index=self._flips[joints], paper_smoothness=paper,
+            amplitude_smoothness=2.0 / (self._number // 2 - 1) * paper,
+        )

@@ -80,6 +80,13 @@ class Spectra:
         spectra._take(rows, sample_rate, _ROUNDING * float(np.finfo(np.float64).eps), 0.0)
         return spectra
 
+    def part(self, joints: slice) -> Spectra:
+        """Those of some of the joints; a view."""
+        spectra = self.__class__.__new__(self.__class__)
+        spectra.flat, spectra.sample_rate, spectra.frequency = False, self.sample_rate, self.frequency
+        spectra.rows, spectra._whole = self.rows[joints], self._whole[joints]
+        return spectra
+
     def _take(self, rows: Array, sample_rate: float, rounding: float, floor: float) -> None:
         self.sample_rate = sample_rate
         total = rows.shape[1]
@@ -88,7 +95,8 @@ class Spectra:
         # are what a live judgement is about, so none may be left over at the end.
         count = 1 + math.ceil((total - length) / (length // 2))
         power = np.zeros((len(rows), length // 2 + 1))
-        for start in np.round(np.linspace(0, total - length, count)).astype(int):
+        starts = [0] if count == 1 else np.round(np.linspace(0, total - length, count)).astype(int).tolist()
+        for start in starts:
             for some in blocks(rows[:, :length]):
                 _add_power(power[some], rows[some, start:start + length], rounding, floor)
         power *= 1.0 / (count * self.sample_rate * length * _window(length)[2])
@@ -135,29 +143,26 @@ class Spectra:
         :returns: frequency [Hz], amplitude of a sine with the peak's power [unit of the signal] (for one at Nyquist
             sqrt(2) of its own) and density [unit^2 / Hz], each (count, n), NaN where a joint has fewer.
         """
-        power, last = self.rows, self.rows.shape[1] - 1
-        height = np.zeros_like(power)  # of the local maxima; the constant part is none
-        maximum = power[:, 1:-1] >= power[:, 2:]
-        maximum[:, 1:] &= power[:, 2:-1] > power[:, 1:-2]
-        np.multiply(power[:, 1:-1], maximum, out=height[:, 1:-1])
-        height[:, last] = np.where(power[:, last] > power[:, last - 1], power[:, last], 0.0)
-        scaled = 12.0 * power
-        found = np.full((3, count, len(power)), np.nan)
-        joints, reach = np.arange(len(power))[:, None], np.arange(-PEAK_REACH, PEAK_REACH + 1)
+        joints, bins = self.rows.shape
+        power = np.zeros((joints, bins + 2 * PEAK_REACH))  # nought beyond the ends, and no constant part
+        power[:, PEAK_REACH + 1:bins + PEAK_REACH] = self.rows[:, 1:]
+        here = power[:, 1:-1]
+        height = here * (here >= power[:, 2:])
+        height[:, PEAK_REACH + 1:] *= here[:, PEAK_REACH + 1:] > power[:, PEAK_REACH + 1:-2]
+        height[:, PEAK_REACH] *= self.rows[:, 1] > self.rows[:, 0]
+        row, reach = np.arange(joints)[:, None], np.arange(-PEAK_REACH, PEAK_REACH + 1)
+        places = np.empty((count, joints), dtype=np.int64)
         for k in range(count):
-            place = height.argmax(axis=1)
-            top = height[joints[:, 0], place]
-            # The median is below when more than half of the densities are: three counts cost less than one median.
-            here = (top > 0.0) & (2 * np.count_nonzero(scaled < top[:, None], axis=1) > last + 1)
-            if not here.any():
-                break
-            around = place[:, None] + reach
-            inside = (around >= 1) & (around <= last)
-            around = np.clip(around, 1, last)
-            square = np.where(inside, power[joints, around], 0.0).sum(axis=1) * self.frequency[1]
-            for kind, value in enumerate((self.frequency[place], np.sqrt(2.0 * square), top)):
-                found[kind, k, here] = value[here]
-            height[joints, around] = 0.0
+            places[k] = height.argmax(axis=1)
+            around = places[k][:, None] + reach
+            height[row, np.clip(around, 0, height.shape[1] - 1)] = 0.0
+        places += 1
+        top = power[row[:, 0], places]
+        # The median is below when more than half of the densities are: counting costs less than a median.
+        below = np.count_nonzero(12.0 * self.rows < top[:, :, None], axis=2)
+        square = power[row, places[:, :, None] + reach].sum(axis=2) * self.frequency[1]
+        found = np.array([self.frequency[np.clip(places - PEAK_REACH, 0, bins - 1)], np.sqrt(2.0 * square), top])
+        found[:, (top <= 0.0) | (2 * below <= bins)] = np.nan
         return found[0], found[1], found[2]
 
     def band_rms(self, cutoff: float) -> Array:

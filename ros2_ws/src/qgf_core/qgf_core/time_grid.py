@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ MOST_LOST = 4.0
 """More slots than this times the samples are not believed."""
 _MISCOUNTED = 3
 """Strong jitter makes the count of periods wrong by up to this."""
+_HOPELESS = 1.0
+"""RMS deviation of the stamps from any straight line, in periods, above which no other count is tried: steps of three
+miscounted periods, in the middle where they weigh most, make 0.75."""
 
 
 def quick(count: int) -> int:
@@ -48,6 +52,7 @@ class TimeGrid:
         self.lost = 0 if self.resampled else int(slots[-1]) + 1 - len(slots)
         """Slots without a sample."""
         self._jitter: dict[float, PeriodJitter] = {}
+        self._histogram: dict[tuple[float, int], npt.NDArray[np.uint64]] = {}
 
     def _fit(self) -> tuple[npt.NDArray[np.int_], float, float]:
         steps = np.round(self.intervals / self.median_interval)
@@ -59,8 +64,7 @@ class TimeGrid:
         else:
             counted = np.concatenate([[0.0], np.cumsum(steps)])
         best = _slots(self.stamps, counted, max(total, 1))
-        # What a count that is wrong by so little can do to the deviation is no more than this.
-        if 0.1 < best.deviation and best.raw < JITTER_BOUND + _MISCOUNTED:
+        if 0.1 < best.deviation and best.spread < _HOPELESS:
             nearby = {len(steps), *range(max(1, total - _MISCOUNTED), total + _MISCOUNTED + 1)} - {max(total, 1)}
             for guess in sorted(nearby):
                 found = _slots(self.stamps, counted, guess)
@@ -74,8 +78,11 @@ class TimeGrid:
         if not self.resampled and not self.lost:
             return values
         before, share = self._between
-        drawn = values[:, before]
-        drawn += share * (values[:, before + 1] - drawn)
+        drawn = np.take(values, before, axis=1)
+        later = np.take(values, before + 1, axis=1)
+        later -= drawn
+        later *= share
+        drawn += later
         if self.resampled:
             return drawn
         whole = np.empty((len(values), int(self.slots[-1]) + 1))
@@ -107,6 +114,15 @@ class TimeGrid:
             self._jitter[period] = period_jitter(self.stamps, period)
         return self._jitter[period]
 
+    def histogram(self, period: float, bins: int) -> npt.NDArray[np.uint64]:
+        """Intervals (bins,) from half a period [s] too short to half a period too long; the outermost bins hold what is
+        beyond."""
+        key = (period, bins)
+        if key not in self._histogram:
+            place = np.floor((self.intervals - 0.5 * period) * (bins / period)).astype(np.int64)
+            self._histogram[key] = np.bincount(np.clip(place, 0, bins - 1), minlength=bins).astype(np.uint64)
+        return self._histogram[key]
+
 
 @dataclass(frozen=True)
 class _Fit:
@@ -114,8 +130,8 @@ class _Fit:
     period: float
     deviation: float
     """RMS, of the stamps from their slots [periods]."""
-    raw: float
-    """RMS, of the stamps from the counted periods [periods]."""
+    spread: float
+    """RMS, of the stamps from the straight line nearest to them over the counted periods [periods]."""
     total: int
 
 
@@ -124,15 +140,20 @@ def _slots(stamps: Array, counted: Array, total: int) -> _Fit:
     period = float(stamps[-1] - stamps[0]) / total
     scaled = stamps / period
     off = scaled - counted
-    raw = float(np.std(off))
+    off -= off.sum() / len(off)
+    square = float(off @ off)
     if off.max() - off.min() < 0.5:  # whatever the phase, every stamp rounds to what was counted
-        return _Fit(counted.astype(int), period, raw, raw, total)
-    slots = np.round(scaled - median(off)).astype(int)
+        deviation = math.sqrt(square / len(off))
+        return _Fit(counted.astype(int), period, deviation, deviation, total)
+    line = counted - 0.5 * counted[-1]
+    slope = float(off @ line) / float(line @ line)
+    slots = np.round(scaled - median(scaled - counted)).astype(int)
     # A late stamp falls into the slot of its successor, which is in time: it takes the one before.
     order = np.arange(len(slots))
     slots = np.minimum.accumulate((slots - order)[::-1])[::-1] + order
     slots -= slots[0]
-    return _Fit(slots, period, float(np.std(scaled - slots)), raw, total)
+    spread = math.sqrt(max(0.0, square - slope * slope * float(line @ line)) / len(off))
+    return _Fit(slots, period, float(np.std(scaled - slots)), spread, total)
 
 
 class TimeGrids:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from qgf_core.samples import Array
 from qgf_core.sliding_window import SlidingWindow
+from qgf_core.time_grid import TimeGrids
 from qgf_monitor.config import MonitorConfig
 
 Stamps: TypeAlias = npt.NDArray[np.int64]
@@ -96,6 +97,7 @@ class Recorder:
         self._joints_are_given = bool(self.joints)
         self._layout = _Layout((), None)
         self._sequence: int | None = None
+        self._grids = TimeGrids()
 
     def joint_state(self, names: Sequence[str], position: npt.ArrayLike, velocity: npt.ArrayLike, stamp: int,
                     arrival: float, effort: npt.ArrayLike = ()) -> None:
@@ -227,7 +229,7 @@ class Recorder:
              quantity: str = "", period: float | None = None, dropped: int = 0) -> None:
         source = self.sources.get(name)
         if source is None or source.joint_names != joint_names or source.quantity != quantity:
-            window = SlidingWindow(self.config.kept, len(joint_names), self.config.capacity)
+            window = SlidingWindow(self.config.kept, len(joint_names), self.config.capacity, self._grids)
             source = Source(name, joint_names, window, int(stamps[0]), arrival, quantity,
                             dropped=source.dropped if source else 0)
             self.sources[name] = source
