@@ -60,6 +60,11 @@ def energy(rows: Array) -> Array:
     return np.asarray((rows[:, None, :] @ rows[:, :, None])[:, 0, 0])
 
 
+def counts(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int_]:
+    """How many are true (n,) in each of (n, T): row by row, as counting along an axis makes integers of all first."""
+    return np.array([np.count_nonzero(row) for row in flags])
+
+
 def resolution(signal: npt.ArrayLike) -> float:
     """Relative spacing (eps) of the floating-point type that `signal` comes in; float64's for any other type."""
     kind = getattr(signal, "dtype", np.dtype(np.float64))

@@ -21,7 +21,7 @@ from scipy import fft as scipy_fft
 from scipy import signal as scipy_signal
 
 from qgf_core.errors import MetricError
-from qgf_core.samples import Array, PerJoint, blocks, columns, energy, joint_rows, per_joint, positive
+from qgf_core.samples import Array, PerJoint, blocks, columns, counts, energy, joint_rows, per_joint, positive
 from qgf_core.spectral import Spectra, band_rms, high_frequency_ratio, spectral_centroid, spectrum
 
 __all__ = [
@@ -36,8 +36,9 @@ __all__ = [
 def _sum_of_frequency_times_magnitude(rows: Array) -> Array:
     """sum_{i < N // 2} |FFT_i| i / N of (n, N), per joint (n,): frequencies in cycles per sample."""
     number = rows.shape[1]
-    magnitude = np.abs(scipy_fft.rfft(rows, axis=1)[:, :number // 2])
-    return np.asarray(magnitude @ (np.arange(number // 2) / number))
+    weight = np.arange(number // 2 + 1) / number
+    weight[number // 2] = 0.0
+    return np.asarray(np.abs(scipy_fft.rfft(rows, axis=1)) @ weight)
 
 
 def paper_smoothness(actions: npt.ArrayLike) -> float:
@@ -104,7 +105,7 @@ def _flips(delta: Array, deadband: float | Array) -> Array:
     up, down = delta > deadband, delta < -deadband
     flips = up[:, 1:] & down[:, :-1]
     flips |= down[:, 1:] & up[:, :-1]
-    return np.asarray(np.count_nonzero(flips, axis=1) / flips.shape[1])
+    return counts(flips) / flips.shape[1]
 
 
 # --- movements ------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 from scipy import fft as scipy_fft
+from scipy.linalg import blas as scipy_blas
 
 from qgf_core.errors import MetricError
-from qgf_core.samples import Array, PerJoint, blocks, columns, energy, joint_rows, per_joint, positive, resolution
+from qgf_core.samples import Array, PerJoint, blocks, columns, counts, energy, joint_rows, per_joint, positive, resolution
 
 SEGMENT_DURATION = 2.0
 """Length of a Welch segment [s]; but never fewer than `SEGMENT_SAMPLES` samples, unless the signal has fewer."""
@@ -42,10 +43,13 @@ def _add_power(power: Array, piece: Array, rounding: float, floor: float) -> Non
     hann, line, mean_square = _window(length)
     # Few passes over memory: this is what a live monitor spends its time on. The mean goes first, on its own: a trend
     # taken from numbers with a large constant part would leave more of it than rounding.
-    work = piece - piece.mean(axis=1, keepdims=True)
-    work -= np.multiply.outer(work @ line, line)
+    mean = piece.mean(axis=1, keepdims=True)
+    work = piece - mean
+    trend = work @ line
+    work = scipy_blas.dger(-1.0, line, trend, a=work.T, overwrite_a=True).T
     square = energy(work)
-    largest = np.sqrt(energy(piece))  # at least the largest value: most segments need no closer look
+    # At least the largest value: most segments need no closer look.
+    largest = np.sqrt(square + trend * trend + length * mean[:, 0] ** 2)
     near = square <= length * np.square(np.maximum(rounding * largest, floor))
     if near.any():
         noise = np.maximum(rounding * np.abs(piece[near]).max(axis=1), floor)
@@ -159,7 +163,7 @@ class Spectra:
         places += 1
         top = power[row[:, 0], places]
         # The median is below when more than half of the densities are: counting costs less than a median.
-        below = np.count_nonzero(12.0 * self.rows < top[:, :, None], axis=2)
+        below = counts((12.0 * self.rows < top[:, :, None]).reshape(-1, bins)).reshape(count, joints)
         square = power[row, places[:, :, None] + reach].sum(axis=2) * self.frequency[1]
         found = np.array([self.frequency[np.clip(places - PEAK_REACH, 0, bins - 1)], np.sqrt(2.0 * square), top])
         found[:, (top <= 0.0) | (2 * below <= bins)] = np.nan
