@@ -74,10 +74,9 @@ def resolution(signal: npt.ArrayLike) -> float:
 def median(values: Array) -> float:
     """Of (T,), T >= 1, finite: `numpy.median` without what that costs beside the work."""
     middle = len(values) // 2
-    if len(values) % 2:
-        return float(np.partition(values, middle)[middle])
-    ordered = np.partition(values, (middle - 1, middle))
-    return 0.5 * float(ordered[middle - 1] + ordered[middle])
+    # Numpy takes several times as long to find one place than to find two.
+    ordered = np.partition(values, (max(middle - 1, 0), middle))
+    return float(ordered[middle]) if len(values) % 2 else 0.5 * float(ordered[middle - 1] + ordered[middle])
 
 
 def positive(value: float, name: str) -> float:

@@ -19,7 +19,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import CallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -41,6 +40,7 @@ from qgf_monitor.monitor import Diagnosis, Judgement, Monitor
 from qgf_monitor.recorder import JOINT_STATE
 from qgf_monitor.reports import Figures, Report
 from qgf_monitor.run_node import run
+from qgf_monitor.ticks import Ticks
 from qgf_msgs.msg import PolicyCommand, PolicyStatus, SmoothnessReport, Spectrum
 
 DEPTH = 2000
@@ -118,14 +118,11 @@ class MonitorNode(Node):
         self._next_spectra = 0.0
         self._policy: tuple[str, Manifest, Act | None] | None = None
         self.create_service(Trigger, "~/explain", self._explain)
-        # A stopped simulation must not silence the monitor: its timers run on the steady clock.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        for rate, callback in ((config.report_rate, self._report), (config.diagnostics_rate, self._diagnose),
-                               (config.critic_rate, self._look_at_field)):
-            self.create_timer(1.0 / rate, callback, clock=steady)
-        self._more_spectra = self.create_timer(PAUSE, self._publish_spectra, clock=steady)
-        self._more_spectra.cancel()
-        self.create_timer(1.0, self._look_for_listeners, clock=steady)
+        # On the steady clock: a stopped simulation must not silence the monitor.
+        self.ticks = Ticks()
+        for rate, work in ((config.report_rate, self._report), (config.diagnostics_rate, self._diagnose),
+                           (config.critic_rate, self._look_at_field), (1.0, self._look_for_listeners)):
+            self.ticks.every(1.0 / rate, work)
         self.get_logger().info(f"watching {commands.topic_name} and {states.topic_name}")
 
     def _parameter(self, name, default, description):
@@ -183,10 +180,12 @@ class MonitorNode(Node):
         tick = 1.0 / self.monitor.config.report_rate
         if "" in self._heard and now >= self._next_spectra - 0.5 * tick:
             self._next_spectra = max(self._next_spectra, now - tick) + 1.0 / self.monitor.config.spectrum_rate
+            waiting = bool(self._due)
             self._due = [judgement.figures for judgement in self._judgements
                          if judgement.report.nominal_window == self.monitor.config.windows[0]
                          and judgement.verdict.level != Level.STALE]
-            self._publish_spectra()
+            if not waiting:
+                self._publish_spectra()
 
     def _look_for_listeners(self) -> None:
         self._heard = {key for key, publisher in {"": self._spectra, **self._plain}.items()
@@ -213,9 +212,7 @@ class MonitorNode(Node):
             sent += 4 * figures.spectra.power.size
             self._spectra.publish(spectrum_message(figures))
         if self._due:
-            self._more_spectra.reset()
-        else:
-            self._more_spectra.cancel()
+            self.ticks.once(PAUSE, self._publish_spectra)
 
     def _look_at_field(self) -> None:
         """Take what the critic said of the states before, and ask it about the newest."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 import rclpy
@@ -17,6 +18,8 @@ from rclpy.signals import SignalHandlerOptions
 from qgf_core.errors import QgfError
 
 
+SERVED = 0.2
+"""A service of a node with ticks waits for so long at most [s]."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
 
@@ -31,7 +34,8 @@ def keep_memory() -> None:
 
 
 def run(make: Callable[[], Node], args: Sequence[str] | None) -> int:
-    """Spin what `make` gives until SIGINT or SIGTERM. :returns: the exit code: 0, or 2 for a mistake of the user."""
+    """Spin what `make` gives until SIGINT or SIGTERM. Where the node has `ticks`, those are its work, and the executor
+    serves its services in between. :returns: the exit code: 0, or 2 for a mistake of the user."""
     keep_memory()
     stop: list[bool] = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -45,8 +49,14 @@ def run(make: Callable[[], Node], args: Sequence[str] | None) -> int:
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not stop:
-        executor.spin_once(timeout_sec=0.2)  # in which a signal is noticed
+    ticks = getattr(node, "ticks", None)
+    if ticks is not None:
+        ticks.every(SERVED, lambda: executor.spin_once(timeout_sec=0.0))
+    while not stop:  # a signal is noticed in between
+        if ticks is None:
+            executor.spin_once(timeout_sec=SERVED)
+        else:
+            time.sleep(min(ticks.run(), SERVED))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
     executor.shutdown()
