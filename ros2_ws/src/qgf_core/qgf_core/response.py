@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import fft as scipy_fft
 
 from qgf_core.errors import MetricError
 from qgf_core.samples import Array, blocks, columns, energy, joint_rows, positive
@@ -76,8 +77,8 @@ def _lag(x: Array, y: Array, lags: int, floor: float) -> float:
     if power <= max(floor, 1e-12) ** 2:
         return float("nan")
     y = y - y.mean()
-    size = 1 << (len(y) + overlap - 1).bit_length()
-    product = np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size)[:lags]
+    size = scipy_fft.next_fast_len(len(y), real=True)  # x ends `lags` before y: nothing comes round the circle
+    product = scipy_fft.irfft(scipy_fft.rfft(y, size) * np.conj(scipy_fft.rfft(x, size)), size)[:lags]
     sums = np.concatenate([[0.0], np.cumsum(y)])
     squares = np.concatenate([[0.0], np.cumsum(y * y)])
     mean = (sums[overlap:overlap + lags] - sums[:lags]) / overlap

@@ -181,9 +181,10 @@ class Monitor:
             self._latest.pop(key, None)
             return
         self._unjudged.pop(name, None)
-        report = dataclasses.replace(made.report, **self._more(name, source, duration))
-        self._latest[key] = Judgement(report, self._health[key].judge(report, now), now - source.arrival,
-                                      dataclasses.replace(made, report=report))
+        more = self._more(name, source, duration)
+        if more:
+            made = dataclasses.replace(made, report=dataclasses.replace(made.report, **more))
+        self._latest[key] = Judgement(made.report, self._health[key].judge(made.report, now), now - source.arrival, made)
 
     def _more(self, name: str, source: Source, duration: float) -> dict[str, Any]:
         """Figures that need more than one signal's window."""
