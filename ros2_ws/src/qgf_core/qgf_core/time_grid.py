@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft as scipy_fft
 
+from qgf_core.gaps import fill_gaps
 from qgf_core.samples import Array, median
 from qgf_core.smoothness import PeriodJitter, period_jitter
 
@@ -26,9 +27,10 @@ miscounted periods, in the middle where they weigh most, make 0.75."""
 
 
 def quick(count: int) -> int:
-    """The next number of samples down that transforms fast, where it is 4 % less at most; else `count`."""
+    """The next number of samples down that transforms fast, where it is 4 % less at most; else `count`, as for the few
+    samples that transform fast anyway."""
     fast: int = scipy_fft.prev_fast_len(count, real=True)
-    return fast if fast >= 0.96 * count else count
+    return fast if fast >= 0.96 * count and count > 512 else count
 
 
 class TimeGrid:
@@ -73,8 +75,9 @@ class TimeGrid:
         return best.slots, best.period, best.deviation
 
     def spread(self, values: Array) -> Array:
-        """Samples (n, T0) on the grid, (n, T): as they are, with lost ones filled in; all of them interpolated linearly
-        in time where `resampled`."""
+        """Samples (n, T0) on the grid, (n, T): as they are, with lost ones filled in by `qgf_core.gaps`; all of them
+        interpolated linearly in time where `resampled`. Where anything had to be made up, the oldest few may be left
+        out for the transforms' sake: of a prime number of samples they take ten times as long."""
         if not self.resampled and not self.lost:
             return values
         before, share = self._between
@@ -88,7 +91,8 @@ class TimeGrid:
         whole = np.empty((len(values), int(self.slots[-1]) + 1))
         whole[:, self.slots] = values
         whole[:, self.missing] = drawn
-        return whole
+        fill_gaps(whole, self.missing)
+        return whole[:, -quick(whole.shape[1]):]
 
     @functools.cached_property
     def _between(self) -> tuple[npt.NDArray[np.int_], Array]:
