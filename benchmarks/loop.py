@@ -191,8 +191,9 @@ def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str,
             stamps.taken.append(self.began)
 
     running = RunningNode(rate, fifo, folder, StampedPort)
-    if running.node.notes:
-        print("; ".join(running.node.notes), file=sys.stderr)
+    for note in running.node.notes:
+        print(note, file=sys.stderr)
+    if any(note.startswith(("realtime_priority", "lock_memory")) for note in running.node.notes):
         return None
     first, began = len(stamps.out), time.process_time()
     running.spin(seconds + SETTLE)

@@ -18,6 +18,7 @@ D belongs to continuous time; the sampled brake travels no further: D(v', a') + 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,14 +62,21 @@ class Limiter:
             raise ValueError(f"period {period} s must be positive and response_time {response_time} s not negative")
         self.period = period
         self._response = response_time
-        self._forgetting = -np.expm1(-period / response_time) if response_time > 0 else 1.0
+        self._forgetting = float(-np.expm1(-period / response_time)) if response_time > 0 else 1.0
         self._velocity, self._acceleration = robot.velocity_limit, robot.acceleration_limit
         self._jerk = robot.jerk_limit
         self._lower = robot.position_lower + robot.position_margin
         self._upper = robot.position_upper - robot.position_margin
         # Further from a limit than this, no allowed command can need it.
-        self._reach = self._velocity * (period + response_time) + stop_distance(
+        reach = self._velocity * (period + response_time) + stop_distance(
             self._velocity, self._acceleration, self._acceleration, self._jerk)
+        # For the few numbers of an arm, plain floats take a third of the time of arrays (and less memory than the
+        # processor must fetch anew in each period of a control loop).
+        self._limits = list(zip(*(values.tolist() for values in (
+            self._velocity, self._acceleration, self._jerk * period, self._lower + reach, self._upper - reach)),
+            strict=True))
+        self._p: list[float] = []
+        self._v: list[float] = []
         self.reset(robot.home)
 
     def reset(self, position: Vector, velocity: Vector | None = None) -> None:
@@ -76,27 +84,27 @@ class Limiter:
 
         A velocity beyond its limit is taken as the limit. :raises ValueError: not finite, or another shape.
         """
-        p = np.array(position, dtype=np.float64)
-        v = np.zeros_like(p) if velocity is None else np.array(velocity, dtype=np.float64)
-        self._demand(p, "position")
+        p = self._demand(np.asarray(position, dtype=np.float64), "position")
+        v = np.zeros(len(p)) if velocity is None else np.asarray(velocity, dtype=np.float64)
         self._demand(v, "velocity")
-        self._p, self._v, self._a = p, np.clip(v, -self._velocity, self._velocity), np.zeros_like(p)
-        self._trailing = self._v.copy()  # velocity of an arm that follows with the response time as its lag
+        self._p, self._v = p, np.clip(v, -self._velocity, self._velocity).tolist()
+        self._a = [0.0] * len(self._p)
+        self._trailing = self._v  # velocity of an arm that follows with the response time as its lag
 
     @property
     def position(self) -> Vector:
         """Of the last command (n,) [rad]."""
-        return self._p.copy()
+        return np.array(self._p)
 
     @property
     def velocity(self) -> Vector:
         """Of the last command (n,) [rad/s]."""
-        return self._v.copy()
+        return np.array(self._v)
 
     @property
     def at_rest(self) -> bool:
         """Whether the last command was a standstill."""
-        return bool(np.all(np.abs(self._v) < 1e-9))
+        return all(abs(v) < 1e-9 for v in self._v)
 
     def step(self, desired_velocity: Vector, measured_position: Vector | None = None) -> LimitedCommand:
         """The command of this period.
@@ -106,41 +114,50 @@ class Limiter:
             counts, as a position interface needs.
         :raises ValueError: a number that is not finite, or another shape; the limiter's state is then unchanged.
         """
-        desired = np.asarray(desired_velocity, dtype=np.float64)
-        self._demand(desired, "desired velocity")
-        position = self._p
+        desired = self._demand(np.asarray(desired_velocity, dtype=np.float64), "desired velocity")
+        place = self._p
         if measured_position is not None:
-            position = np.asarray(measured_position, dtype=np.float64)
-            self._demand(position, "measured position")
-        a = self._towards(np.clip(desired, -self._velocity, self._velocity))
-        above, below = self._upper - position, position - self._lower
-        if (np.minimum(above, below) < self._reach).any():
-            response = self._response if measured_position is not None else 0.0
-            brake = self._towards(np.zeros_like(a))
-            a = self._keep_from(a, above, self._a, self._v, self._trailing, brake, response)
-            a = -self._keep_from(-a, below, -self._a, -self._v, -self._trailing, -brake, response)
-        v = self._v + a * self.period
-        p = position + v * self.period
-        self._p, self._v, self._a = p, v, a
-        self._trailing = self._trailing + self._forgetting * (v - self._trailing)
-        return LimitedCommand(p.copy(), v.copy(), a.copy(), bool((np.abs(v - desired) > 1e-9).any()))
+            place = self._demand(np.asarray(measured_position, dtype=np.float64), "measured position")
+        chosen = self._towards(desired)
+        if any(not low <= p <= high for p, (*_, low, high) in zip(place, self._limits, strict=True)):
+            chosen = self._within(chosen, np.array(place), self._response if measured_position is not None else 0.0)
+        h, forgetting = self.period, self._forgetting
+        v = [v + a * h for v, a in zip(self._v, chosen, strict=True)]
+        p = [p + v * h for p, v in zip(place, v, strict=True)]
+        self._p, self._v, self._a = p, v, chosen
+        self._trailing = [t + forgetting * (v - t) for t, v in zip(self._trailing, v, strict=True)]
+        limited = any(abs(v - d) > 1e-9 for v, d in zip(v, desired, strict=True))
+        return LimitedCommand(np.array(p), np.array(v), np.array(chosen), limited)
 
-    def _demand(self, values: Vector, name: str) -> None:
+    def _demand(self, values: Vector, name: str) -> list[float]:
         if values.shape != self._velocity.shape:
             raise ValueError(f"{name} has shape {values.shape}, expected {self._velocity.shape}")
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} {values.tolist()} must be finite")
+        numbers: list[float] = values.tolist()
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{name} {numbers} must be finite")
+        return numbers
 
-    def _towards(self, velocity: Vector) -> Vector:
+    def _towards(self, velocity: list[float]) -> list[float]:
         """Acceleration (n,) that brings the velocity there soonest without passing it."""
-        error = velocity - self._v
-        size, step = np.abs(error), self._jerk * self.period
-        # How many further periods the fade takes: J h^2 m (m + 1) / 2 <= |error|; then the equation is linear in a'.
-        m = np.floor(0.5 * (np.sqrt(1.0 + 8.0 * size / (step * self.period)) - 1.0))
-        a = np.copysign((size / self.period + 0.5 * step * m * (m + 1.0)) / (m + 1.0), error)
-        lower = np.maximum(-self._acceleration, self._a - step)
-        upper = np.minimum(self._acceleration, self._a + step)
-        return np.minimum(np.maximum(a, lower), upper)
+        chosen, h = [], self.period
+        for wanted, v, a, (v_limit, a_limit, step, _, _) in zip(velocity, self._v, self._a, self._limits, strict=True):
+            error = (v_limit if wanted > v_limit else -v_limit if wanted < -v_limit else wanted) - v
+            size = abs(error)
+            # How many further periods the fade takes: J h^2 m (m + 1) / 2 <= |error|; then it is linear in a'.
+            m = math.floor(0.5 * (math.sqrt(1.0 + 8.0 * size / (step * h)) - 1.0))
+            towards = math.copysign((size / h + 0.5 * step * m * (m + 1.0)) / (m + 1.0), error)
+            lower, upper = max(-a_limit, a - step), min(a_limit, a + step)
+            chosen.append(lower if towards < lower else upper if towards > upper else towards)
+        return chosen
+
+    def _within(self, chosen: list[float], position: Vector, response: float) -> list[float]:
+        """`chosen` (n,), changed where a position limit is near."""
+        v, a_last, trailing = np.array(self._v), np.array(self._a), np.array(self._trailing)
+        brake = np.array(self._towards([0.0] * len(chosen)))
+        a = self._keep_from(np.array(chosen), self._upper - position, a_last, v, trailing, brake, response)
+        a = -self._keep_from(-a, position - self._lower, -a_last, -v, -trailing, -brake, response)
+        within: list[float] = a.tolist()
+        return within
 
     def _keep_from(self, a: Vector, room: Vector, a_last: Vector, v: Vector, trailing: Vector, brake: Vector,
                    response: float) -> Vector:
