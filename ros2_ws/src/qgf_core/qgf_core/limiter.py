@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,8 @@ from qgf_core.robot import RobotSpec
 
 Vector = NDArray[np.float64]
 
-_SHARES = np.linspace(0.0, 1.0, 17)[:, None]
-_REFINEMENTS = 3
+_HALVINGS = 12
+"""Of the interval that an acceleration near a position limit is sought in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,18 @@ class LimitedCommand:
     """[rad/s^2]"""
     limited: bool
     """Whether it differs from what was asked for."""
+
+
+class _Limits(NamedTuple):
+    """Of one joint [rad, rad/s, rad/s^2, rad/s^3]; between the zones, its position limits need no thought."""
+
+    velocity: float
+    acceleration: float
+    jerk: float
+    lower: float
+    upper: float
+    lower_zone: float
+    upper_zone: float
 
 
 class Limiter:
@@ -63,18 +76,16 @@ class Limiter:
         self.period = period
         self._response = response_time
         self._forgetting = float(-np.expm1(-period / response_time)) if response_time > 0 else 1.0
-        self._velocity, self._acceleration = robot.velocity_limit, robot.acceleration_limit
-        self._jerk = robot.jerk_limit
-        self._lower = robot.position_lower + robot.position_margin
-        self._upper = robot.position_upper - robot.position_margin
+        self._velocity = robot.velocity_limit
+        lower, upper = robot.position_lower + robot.position_margin, robot.position_upper - robot.position_margin
         # Further from a limit than this, no allowed command can need it.
         reach = self._velocity * (period + response_time) + stop_distance(
-            self._velocity, self._acceleration, self._acceleration, self._jerk)
-        # For the few numbers of an arm, plain floats take a third of the time of arrays (and less memory than the
+            self._velocity, robot.acceleration_limit, robot.acceleration_limit, robot.jerk_limit)
+        zones = (lower + reach, upper - reach)
+        limits = (self._velocity, robot.acceleration_limit, robot.jerk_limit, lower, upper, *zones)
+        # For the few numbers of an arm, plain floats take a fraction of the time of arrays (and of the memory that the
         # processor must fetch anew in each period of a control loop).
-        self._limits = list(zip(*(values.tolist() for values in (
-            self._velocity, self._acceleration, self._jerk * period, self._lower + reach, self._upper - reach)),
-            strict=True))
+        self._limits = [_Limits(*numbers) for numbers in zip(*(values.tolist() for values in limits), strict=True)]
         self._p: list[float] = []
         self._v: list[float] = []
         self.reset(robot.home)
@@ -119,8 +130,8 @@ class Limiter:
         if measured_position is not None:
             place = self._demand(np.asarray(measured_position, dtype=np.float64), "measured position")
         chosen = self._towards(desired)
-        if any(not low <= p <= high for p, (*_, low, high) in zip(place, self._limits, strict=True)):
-            chosen = self._within(chosen, np.array(place), self._response if measured_position is not None else 0.0)
+        if any(not m.lower_zone <= p <= m.upper_zone for p, m in zip(place, self._limits, strict=True)):
+            chosen = self._within(chosen, place, self._response if measured_position is not None else 0.0)
         h, forgetting = self.period, self._forgetting
         v = [v + a * h for v, a in zip(self._v, chosen, strict=True)]
         p = [p + v * h for p, v in zip(place, v, strict=True)]
@@ -138,55 +149,60 @@ class Limiter:
         return numbers
 
     def _towards(self, velocity: list[float]) -> list[float]:
-        """Acceleration (n,) that brings the velocity there soonest without passing it."""
-        chosen, h = [], self.period
-        for wanted, v, a, (v_limit, a_limit, step, _, _) in zip(velocity, self._v, self._a, self._limits, strict=True):
-            error = (v_limit if wanted > v_limit else -v_limit if wanted < -v_limit else wanted) - v
-            size = abs(error)
-            # How many further periods the fade takes: J h^2 m (m + 1) / 2 <= |error|; then it is linear in a'.
-            m = math.floor(0.5 * (math.sqrt(1.0 + 8.0 * size / (step * h)) - 1.0))
-            towards = math.copysign((size / h + 0.5 * step * m * (m + 1.0)) / (m + 1.0), error)
-            lower, upper = max(-a_limit, a - step), min(a_limit, a + step)
-            chosen.append(lower if towards < lower else upper if towards > upper else towards)
-        return chosen
+        """Acceleration (n,) that brings each joint to its velocity soonest without passing it."""
+        joints = zip(velocity, self._v, self._a, self._limits, strict=True)
+        return [_towards(wanted, v, a, limits, self.period) for wanted, v, a, limits in joints]
 
-    def _within(self, chosen: list[float], position: Vector, response: float) -> list[float]:
+    def _within(self, chosen: list[float], position: list[float], response: float) -> list[float]:
         """`chosen` (n,), changed where a position limit is near."""
-        v, a_last, trailing = np.array(self._v), np.array(self._a), np.array(self._trailing)
-        brake = np.array(self._towards([0.0] * len(chosen)))
-        a = self._keep_from(np.array(chosen), self._upper - position, a_last, v, trailing, brake, response)
-        a = -self._keep_from(-a, position - self._lower, -a_last, -v, -trailing, -brake, response)
-        within: list[float] = a.tolist()
+        within = list(chosen)
+        for i, (p, limits) in enumerate(zip(position, self._limits, strict=True)):
+            if limits.lower_zone <= p <= limits.upper_zone:
+                continue
+            v, last, trailing = self._v[i], self._a[i], self._trailing[i]
+            brake = _towards(0.0, v, last, limits, self.period)
+            keep = (limits, self.period, response)
+            a = _keep_from(limits.upper - p, chosen[i], last, v, trailing, brake, *keep)
+            within[i] = -_keep_from(p - limits.lower, -a, -last, -v, -trailing, -brake, *keep)
         return within
 
-    def _keep_from(self, a: Vector, room: Vector, a_last: Vector, v: Vector, trailing: Vector, brake: Vector,
-                   response: float) -> Vector:
-        """`a`, lowered where needed so that a halt fits in the `room` (n,) [rad] ahead, down to a full brake.
 
-        :param brake: acceleration (n,) that brings the velocity to zero soonest.
-        """
-        step = self._jerk * self.period
-        going_on = np.maximum(trailing, 0.0) * response
+def _towards(velocity: float, v: float, a: float, limits: _Limits, period: float) -> float:
+    """Acceleration that brings a joint from `v` and `a` to the velocity soonest without passing it."""
+    error = max(-limits.velocity, min(velocity, limits.velocity)) - v
+    size, step = abs(error), limits.jerk * period
+    # How many further periods the fade takes: J h^2 m (m + 1) / 2 <= |error|; then the equation is linear in a'.
+    m = math.floor(0.5 * (math.sqrt(1.0 + 8.0 * size / (step * period)) - 1.0))
+    towards = math.copysign((size / period + 0.5 * step * m * (m + 1.0)) / (m + 1.0), error)
+    lower, upper = max(-limits.acceleration, a - step), min(limits.acceleration, a + step)
+    return min(max(towards, lower), upper)
 
-        def fits(candidate: Vector) -> NDArray[np.bool_]:
-            after = v + candidate * self.period
-            reach = after * self.period + np.maximum(going_on, after * response)
-            reach += stop_distance(after, candidate, self._acceleration, self._jerk)
-            return np.asarray(reach <= np.maximum(room, 0.0))
 
-        good = fits(a)
-        if good.all():
-            return a
-        # Where the motion leads away from this limit, it is enough not to turn round.
-        brake = np.minimum(brake, np.maximum(a_last - step, 0.0))
-        low, high = np.minimum(brake, a), a
-        for _ in range(_REFINEMENTS):
-            candidates = low + _SHARES * (high - low)
-            last = np.maximum(fits(candidates).sum(axis=0) - 1, 0)  # D grows with v and a: all below a good one fit
-            width = (high - low) / (len(_SHARES) - 1)
-            low = low + last * width
-            high = np.minimum(low + width, high)
-        return np.where(good, a, low)
+def _keep_from(
+    room: float, a: float, last: float, v: float, trailing: float, brake: float, limits: _Limits, period: float,
+    response: float,
+) -> float:
+    """`a`, lowered where needed so that a halt fits in the `room` [rad] ahead, down to a full brake.
+
+    :param last: acceleration of the last command. :param trailing: velocity of an arm that follows with a lag.
+    :param brake: acceleration that brings the velocity to zero soonest.
+    """
+    room, going_on = max(room, 0.0), max(trailing, 0.0) * response
+
+    def fits(candidate: float) -> bool:
+        after = v + candidate * period
+        reach = after * period + max(going_on, after * response)
+        return reach + _stop_distance(after, candidate, limits.acceleration, limits.jerk) <= room
+
+    if fits(a):
+        return a
+    # Where the motion leads away from this limit, it is enough not to turn round.
+    low, high = min(brake, max(last - limits.jerk * period, 0.0), a), a
+    # The distance grows with velocity and acceleration: all below one that fits, fit.
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def stop_distance(velocity: Vector, acceleration: Vector, acceleration_limit: Vector, jerk_limit: Vector) -> Vector:
@@ -197,16 +213,21 @@ def stop_distance(velocity: Vector, acceleration: Vector, acceleration_limit: Ve
     :param acceleration_limit: (n,) [rad/s^2].
     :param jerk_limit: (n,) [rad/s^3].
     """
-    v, a, jerk = velocity, acceleration, jerk_limit
+    arrays = np.broadcast_arrays(velocity, acceleration, acceleration_limit, jerk_limit)
+    return np.array([_stop_distance(*numbers) for numbers in zip(*(x.tolist() for x in arrays), strict=True)])
+
+
+def _stop_distance(v: float, a: float, acceleration_limit: float, jerk: float) -> float:
     fade = a * a / (2.0 * jerk)
-    v0 = np.maximum(v + fade, 0.0)
-    distance = np.where(v0 >= acceleration_limit**2 / jerk,
-                        0.5 * v0 * (v0 / acceleration_limit + acceleration_limit / jerk), v0 * np.sqrt(v0 / jerk))
-    distance += a / jerk * (v + 2.0 / 3.0 * fade)
-    # Braking already harder than needed: at full jerk the velocity v + a t + J t^2 / 2 crosses zero while a < 0.
-    ahead = np.maximum(v, 0.0)
-    root = np.sqrt(np.maximum(a * a - 2.0 * jerk * ahead, 0.0)) - np.minimum(a, 0.0)
-    crossing = 2.0 * ahead / np.maximum(root, 1e-9)
-    overbraked = (a < 0.0) & (v < fade)
-    distance = np.where(overbraked, crossing * (ahead + crossing * (0.5 * a + jerk * crossing / 6.0)), distance)
-    return np.asarray(np.where((v <= 0.0) & ((a <= 0.0) | (v + fade <= 0.0)), 0.0, np.maximum(distance, 0.0)))
+    if v <= 0.0 and (a <= 0.0 or v + fade <= 0.0):
+        return 0.0
+    if a < 0.0 and v < fade:
+        # Braking already harder than needed: at full jerk the velocity v + a t + J t^2 / 2 crosses zero while a < 0.
+        crossing = 2.0 * v / (math.sqrt(max(a * a - 2.0 * jerk * v, 0.0)) - a)
+        return crossing * (v + crossing * (0.5 * a + jerk * crossing / 6.0))
+    v0 = max(v + fade, 0.0)
+    if v0 >= acceleration_limit * acceleration_limit / jerk:
+        distance = 0.5 * v0 * (v0 / acceleration_limit + acceleration_limit / jerk)
+    else:
+        distance = v0 * math.sqrt(v0 / jerk)
+    return max(distance + a / jerk * (v + 2.0 / 3.0 * fade), 0.0)
