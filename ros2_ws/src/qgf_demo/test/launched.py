@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A launch file in a process of its own, as `ros2 launch` runs it, and what is looked at when it has ended."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -38,6 +39,7 @@ class Launched:
 
     def __init__(self, folder, name, *arguments, command=None, environment=None):
         self.namespace = f"launched_{next(self.numbers)}"
+        self._before, self._shared = set(Path("/dev/shm").iterdir()), set()
         self._log = folder / f"{self.namespace}.log"
         if name != "dashboard.launch.py":
             arguments = (f"namespace:={self.namespace}", *arguments)
@@ -56,15 +58,35 @@ class Launched:
 
         :return: exit code, time it took [s], and names of processes that are left.
         """
-        children = psutil.Process(self.process.pid).children(recursive=True)
+        children = self._look()
         began = time.monotonic()
         os.killpg(self.process.pid, signal.SIGINT)
         code = self.process.wait(30.0)
         return code, time.monotonic() - began, [child.name() for child in children if child.is_running()]
 
+    def wait(self, within):
+        """Its exit code. :param within: longest wait [s]."""
+        end = time.monotonic() + within
+        while self.process.poll() is None:
+            assert time.monotonic() < end, self.text()
+            self._look()
+            time.sleep(0.1)
+        return self.process.returncode
+
+    def _look(self):
+        """Its children; remembers what they hold in shared memory."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self._shared |= shared_memory([self.process.pid, *(child.pid for child in children)])
+            return children
+        return []
+
     def left(self):
-        """Processes of its session that are left."""
-        return [process.name() for process in psutil.process_iter() if os.getsid(process.pid) == self.process.pid]
+        """What is left when it has ended: processes of its session, and what they put into shared memory and nobody
+        holds now."""
+        running = [process.name() for process in psutil.process_iter() if os.getsid(process.pid) == self.process.pid]
+        used = shared_memory(psutil.pids())
+        return running + [path.name for path in self._shared - self._before - used if path.exists()]
 
     def end(self):
         if self.process.poll() is None:
@@ -78,12 +100,14 @@ def names_of(ros):
     return {f"{namespace.rstrip('/')}/{name}" for name, namespace in ros.get_node_names_and_namespaces()}
 
 
-def left_in_shared_memory(before):
-    """What was put there since and nobody uses any more."""
-    used = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
+def shared_memory(pids):
+    """The files in shared memory that these processes hold, as far as they still run. Others' on this machine come and
+    go meanwhile."""
+    held = set()
+    for pid in pids:
         try:
-            used |= {line.split()[-1] for line in maps.read_text().splitlines() if "/dev/shm/" in line}
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
         except OSError:
             continue  # it has ended
-    return {path for path in map(str, Path("/dev/shm").iterdir()) if path not in before | used and "fast" in path}
+        held |= {Path(line.split()[5]) for line in lines if "/dev/shm/" in line}
+    return held

@@ -22,7 +22,7 @@ from qgf_core.observation import ObservationTerm
 from qgf_core.robot import load_robot, read_urdf
 
 sys.path.insert(0, str(Path(__file__).parent))
-from launched import Launched, installed, left_in_shared_memory, names_of
+from launched import Launched, installed, names_of
 
 pytest.importorskip("launch_ros", reason="launch_ros is not installed: launch files run on a ROS 2 distribution only")
 pytestmark = pytest.mark.ros
@@ -186,11 +186,11 @@ def test_simulation_runs_the_policy_and_ends_with_ctrl_c(launch, ros, bundle, tm
 
     from qgf_msgs.msg import PolicyStatus, SmoothnessReport
 
-    before = set(map(str, Path("/dev/shm").iterdir()))
     # By the command, where there is one.
     ros2 = shutil.which("ros2")
     command = [ros2, "launch", "qgf_bringup", "sim.launch.py"] if ros2 else None
     sim = launch("sim.launch.py", f"bundle:={bundle}", "speed_scale:=0.5", "seed:=3", patient(tmp_path, "sim"),
+                 environment={"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"},
                  command=command)
     truths, statuses, reports = [], [], []
     ros.create_subscription(JointState, f"{sim.namespace}/sim_node/ground_truth", truths.append, 10)
@@ -214,7 +214,7 @@ def test_simulation_runs_the_policy_and_ends_with_ctrl_c(launch, ros, bundle, tm
     assert took < 5.0, sim.text()
     assert sim.text().count("process has finished cleanly") == 3 and "Traceback" not in sim.text()
     assert "Unable to start transition" not in sim.text()
-    assert not left_in_shared_memory(before)
+    assert sim.left() == []
 
 
 @pytest.fixture
@@ -327,15 +327,14 @@ def damaged(bundle):
 ])
 def test_what_is_refused_ends_it_with_an_error_and_all_that_runs(
         launch, bundle, damaged, faked, file, arguments, word, error, begun):
-    before = set(map(str, Path("/dev/shm").iterdir()))
     arguments = [argument.format(bundle=bundle, damaged=damaged) for argument in arguments]
     launched = launch(f"{file}.launch.py", *arguments, "monitor:=false", environment=faked)
-    assert launched.process.wait(NODES_START_WITHIN) == 1, launched.text()
+    assert launched.wait(NODES_START_WITHIN) == 1, launched.text()
     errors = [line for line in launched.text().splitlines() if "[launch]" in line and "[ERROR]" in line]
     assert len(errors) == 1 and error in errors[0], launched.text()
     assert word in launched.text() and "Traceback" not in launched.text()
     assert ("[policy_node-" in launched.text()) == begun
-    assert launched.left() == [] and not left_in_shared_memory(before)
+    assert launched.left() == []
 
 
 def test_a_node_that_dies_is_the_launchs_failure(launch, ros):
@@ -344,7 +343,7 @@ def test_a_node_that_dies_is_the_launchs_failure(launch, ros):
     (node,) = [child for child in psutil.Process(train.process.pid).children(recursive=True)
                if "trainer_node" in " ".join(child.cmdline())]
     node.kill()
-    assert train.process.wait(30.0) == 1, train.text()
+    assert train.wait(30.0) == 1, train.text()
     assert "trainer_node has ended with code -9, for what it says above" in train.text()
     assert "Traceback" not in train.text() and train.left() == []
 
@@ -375,7 +374,7 @@ def test_the_other_files_start_what_they_say_and_end_with_ctrl_c(launch, ros):
 ])
 def test_a_wrong_argument_is_one_line_and_starts_nothing(launch, bundle, file, arguments, message):
     launched = launch(f"{file}.launch.py", *(word.format(bundle=bundle) for word in arguments))
-    assert launched.process.wait(NODES_START_WITHIN) == 1, launched.text()
+    assert launched.wait(NODES_START_WITHIN) == 1, launched.text()
     errors = [line for line in launched.text().splitlines() if "[ERROR]" in line]
     # launch itself tells a wrong choice twice.
     assert 1 <= len(errors) <= 2 and all(message in line for line in errors), launched.text()
