@@ -214,6 +214,7 @@ def answer(topic: str) -> int:
     """The second process of check_discovery: answers each call until it is terminated, or after a while by itself."""
     import rclpy
     from rclpy.executors import ExternalShutdownException
+    from rclpy.impl.implementation_singleton import rclpy_implementation
     from std_msgs.msg import String
 
     rclpy.init()
@@ -221,7 +222,8 @@ def answer(topic: str) -> int:
     publisher = node.create_publisher(String, f"{topic}/answer", 10)
     node.create_subscription(String, f"{topic}/call", publisher.publish, 10)
     end = time.monotonic() + 2 * DISCOVERY_LIMIT
-    with contextlib.suppress(ExternalShutdownException):
+    # A signal may invalidate the context between rclpy's look at it and its use.
+    with contextlib.suppress(ExternalShutdownException, rclpy_implementation.RCLError):
         while time.monotonic() < end:
             rclpy.spin_once(node, timeout_sec=0.1)
     return 0
