@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from qgf_core.errors import ConfigError
 from qgf_core.cdr import SCHEMAS, Batch, Decoder
+from qgf_core.errors import ConfigError
 from qgf_monitor.recorder import Recorder, Stamps
 
 QUANTITIES = ("position", "velocity", "effort")

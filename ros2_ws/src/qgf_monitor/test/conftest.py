@@ -4,10 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import importlib.util
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -76,38 +72,13 @@ def bags() -> SimpleNamespace:
 # -------------------------------------------------------------------------------------- processes, for tests over DDS
 
 
-@pytest.fixture(scope="session")
-def ros() -> ModuleType:
-    """ros_harness.py; loaded only where a test asks for it, because it needs ROS."""
-    specification = importlib.util.spec_from_file_location("ros_harness", Path(__file__).with_name("ros_harness.py"))
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def domain() -> Iterator[int]:
-    """A ROS domain that no other run on this machine uses, by the lock files that ./qgf takes too."""
-    for number in range(101, 0, -1):
-        path = Path(os.environ.get("TMPDIR", tempfile.gettempdir())) / f"qgf-domain-{number}.lock"
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield number
-            return
-    pytest.fail("all ROS domains are taken")
-
-
 @contextlib.contextmanager
-def children(ros: ModuleType, domain: int, folder: Path) -> Iterator[Callable[[list[str]], Any]]:
+def children(harness: ModuleType, domain: int, folder: Path) -> Iterator[Callable[[list[str]], Any]]:
     """Begins child processes; all are killed at the end."""
     begun: list[Any] = []
 
     def begin(command: list[str]) -> Any:
-        begun.append(ros.Process(command, domain, folder / f"stderr-{len(begun)}"))
+        begun.append(harness.Process(command, domain, folder / f"stderr-{len(begun)}"))
         return begun[-1]
 
     yield begin
@@ -116,15 +87,15 @@ def children(ros: ModuleType, domain: int, folder: Path) -> Iterator[Callable[[l
 
 
 @pytest.fixture
-def start(ros: ModuleType, domain: int, tmp_path: Path) -> Iterator[Callable[[list[str]], Any]]:
+def start(harness: ModuleType, domain: int, tmp_path: Path) -> Iterator[Callable[[list[str]], Any]]:
     """`children` of one test."""
-    with children(ros, domain, tmp_path) as begin:
+    with children(harness, domain, tmp_path) as begin:
         yield begin
 
 
 @pytest.fixture(scope="module")
-def start_once(ros: ModuleType, domain: int,
+def start_once(harness: ModuleType, domain: int,
                tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[list[str]], Any]]:
     """`children` of all of a module's tests."""
-    with children(ros, domain, tmp_path_factory.mktemp("children")) as begin:
+    with children(harness, domain, tmp_path_factory.mktemp("children")) as begin:
         yield begin

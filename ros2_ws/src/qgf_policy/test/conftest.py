@@ -4,10 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-import importlib.util
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -211,31 +207,6 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 # -------------------------------------------------------------------------------------- processes, for tests over DDS
-
-
-@pytest.fixture(scope="session")
-def harness() -> ModuleType:
-    """ros_harness.py; loaded only where a test asks for it, because it needs ROS."""
-    specification = importlib.util.spec_from_file_location("ros_harness", Path(__file__).with_name("ros_harness.py"))
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def domain() -> Iterator[int]:
-    """A ROS domain that no other run on this machine uses, by the lock files that ./qgf takes too."""
-    for number in range(101, 0, -1):
-        path = Path(os.environ.get("TMPDIR", tempfile.gettempdir())) / f"qgf-domain-{number}.lock"
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield number
-            return
-    pytest.fail("all ROS domains are taken")
 
 
 @pytest.fixture(scope="module")

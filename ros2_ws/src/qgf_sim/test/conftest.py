@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from qgf_demo.domain import Domain
 
 ENDS_WITHIN = 5.0
 """Time in which a node that is asked to end has to be gone [s]."""
@@ -27,19 +27,10 @@ def ros_domain():
     if os.environ.get("ROS_DOMAIN_ID"):
         yield
         return
-    for number in range(1, 102):
-        lock = (Path(tempfile.gettempdir()) / f"qgf-domain-{(os.getpid() + number) % 101 + 1}.lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        os.environ["ROS_DOMAIN_ID"] = str((os.getpid() + number) % 101 + 1)
+    with Domain() as domain:
+        os.environ["ROS_DOMAIN_ID"] = str(domain.id)
         yield
         del os.environ["ROS_DOMAIN_ID"]
-        lock.close()
-        return
-    pytest.fail("all ROS domains are held by other runs")
 
 
 class Process:
