@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lost samples of an evenly sampled signal, filled so that its spectrum stays what it was.
 
-A straight line over a lost sample takes away chatter: with a tenth of the samples lost at random, a quarter of the sample
-rate read up to a fifth too low. Here each joint gets an autoregressive model of its own samples, and lost ones take the
-values that this model makes likeliest, given all others on both sides (Janssen, Veldhuis and Vries, "Adaptive interpolation
-of discrete-time signals that can be modeled as autoregressive processes", 1986); model and values in turns. Sums of a few
-sines, chirps, movements and chatter up to Nyquist come back to well within 1 %. What nothing can bring back is noise: a lost
-sample of it was independent of the others, so a share x of lost samples takes about x / 2 of its level.
+A straight line over a lost sample takes away chatter: with a tenth of the samples lost at random, a quarter of the
+sample rate read up to a fifth too low. Here each joint gets an autoregressive model of its own samples, and lost ones
+take the values that this model makes likeliest, given all others on both sides (Janssen, Veldhuis and Vries, "Adaptive
+interpolation of discrete-time signals that can be modeled as autoregressive processes", 1986); model and values in
+turns. Sums of a few sines, chirps, movements and chatter up to Nyquist come back to well within 5 %. What nothing can
+bring back is noise: a lost sample of it was independent of the others, so a share x of lost samples takes about x / 2 of
+its level.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _fill(values: Array, missing: npt.NDArray[np.int_], system: _System, order: 
     guess = work[:, missing]
     for _ in range(rounds):
         before = work[:, missing]
-        with np.errstate(all="ignore"):  # of a joint whose model breaks down nothing finite is left, and the guess stays
+        with np.errstate(all="ignore"):  # where a joint's model breaks down its guess stays
             found = system.solve(work, _model(work, order))
         # The first model, made of straight lines too, may be far off: it may not put samples where none was near.
         work[:, missing] = np.where(np.isnan(found), guess, np.clip(found, -REACH, REACH))
@@ -138,7 +139,8 @@ class _System:
         errors[:, total:] = 0.0
         right = -scipy_fft.irfft(scipy_fft.rfft(errors, size, axis=1) * response.conj(), size, axis=1)[:, missing]
         padded = np.concatenate([filters, np.zeros((len(filters), 1))], axis=1)
-        product = scipy_fft.irfft(np.square(response.real) + np.square(response.imag), size, axis=1)[:, :order + 2].copy()
+        square = np.square(response.real) + np.square(response.imag)
+        product = scipy_fft.irfft(square, size, axis=1)[:, :order + 2].copy()
         product[:, order + 1] = 0.0
         matrix = product[:, self._apart]  # (n, bands, M)
         for some, place in self._edges:

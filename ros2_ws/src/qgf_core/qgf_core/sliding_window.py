@@ -100,9 +100,9 @@ class SlidingWindow:
     Stamps decide. One that repeats the newest is dropped; so is one that goes back, but ten of those in a row mean that
     the clock was set back, and the window starts afresh. A silence of more than ten periods and 50 ms cuts it. Else
     each sample takes the nearest slot of a uniform grid with its value unchanged, since stamps jitter more than the
-    loops that they come from, and only slots without a sample (lost ones) are filled in: see `qgf_core.gaps`. Where the stamps' RMS
-    deviation from the grid is above 0.3 periods, that picture is wrong: all values are interpolated linearly at the
-    grid's times, which damps content near Nyquist. See `TimeGrid`.
+    loops that they come from, and only slots without a sample (lost ones) are filled in: see `qgf_core.gaps`. Where the
+    stamps' RMS deviation from the grid is above 0.3 periods, that picture is wrong: all values are interpolated
+    linearly at the grid's times, which damps content near Nyquist. See `TimeGrid`.
 
     :param duration: [s].
     :param joints: n.

@@ -12,7 +12,18 @@ from scipy import fft as scipy_fft
 from scipy.linalg import blas as scipy_blas
 
 from qgf_core.errors import MetricError
-from qgf_core.samples import Array, PerJoint, blocks, columns, counts, energy, joint_rows, per_joint, positive, resolution
+from qgf_core.samples import (
+    Array,
+    PerJoint,
+    blocks,
+    columns,
+    counts,
+    energy,
+    joint_rows,
+    per_joint,
+    positive,
+    resolution,
+)
 
 SEGMENT_DURATION = 2.0
 """Length of a Welch segment [s]; but never fewer than `SEGMENT_SAMPLES` samples, unless the signal has fewer."""
@@ -27,8 +38,8 @@ _ROUNDING = 32.0
 
 @functools.lru_cache(maxsize=32)
 def _window(length: int) -> tuple[Array, Array, float]:
-    """Periodic Hann window (length,), the unit vector (length,) along a straight line without its mean, and the window's
-    mean square."""
+    """Periodic Hann window (length,), the unit vector (length,) along a straight line without its mean, and the mean
+    square of the window."""
     hann: Array = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)
     line: Array = np.arange(length, dtype=np.float64) - 0.5 * (length - 1)
     line /= math.sqrt(line @ line)
@@ -40,7 +51,7 @@ def _window(length: int) -> tuple[Array, Array, float]:
 def _add_power(power: Array, piece: Array, rounding: float, floor: float) -> None:
     """Adds |rfft|^2 (n, F) of a segment (n, L), detrended and Hann-windowed; 0 where it is at rest."""
     length = piece.shape[1]
-    hann, line, mean_square = _window(length)
+    hann, line, _ = _window(length)
     # Few passes over memory: this is what a live monitor spends its time on. The mean goes first, on its own: a trend
     # taken from numbers with a large constant part would leave more of it than rounding.
     mean = piece.mean(axis=1, keepdims=True)

@@ -66,7 +66,7 @@ class TimeGrid:
         else:
             counted = np.concatenate([[0.0], np.cumsum(steps)])
         best = _slots(self.stamps, counted, max(total, 1))
-        if 0.1 < best.deviation and best.spread < _HOPELESS:
+        if best.deviation > 0.1 and best.spread < _HOPELESS:
             nearby = {len(steps), *range(max(1, total - _MISCOUNTED), total + _MISCOUNTED + 1)} - {max(total, 1)}
             for guess in sorted(nearby):
                 found = _slots(self.stamps, counted, guess)

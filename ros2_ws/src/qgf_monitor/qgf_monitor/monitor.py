@@ -184,7 +184,8 @@ class Monitor:
         more = self._more(name, source, duration)
         if more:
             made = dataclasses.replace(made, report=dataclasses.replace(made.report, **more))
-        self._latest[key] = Judgement(made.report, self._health[key].judge(made.report, now), now - source.arrival, made)
+        verdict = self._health[key].judge(made.report, now)
+        self._latest[key] = Judgement(made.report, verdict, now - source.arrival, made)
 
     def _more(self, name: str, source: Source, duration: float) -> dict[str, Any]:
         """Figures that need more than one signal's window."""

@@ -32,7 +32,7 @@ from qgf_core.errors import QgfError
 from qgf_core.manifest import Manifest, read_manifest
 from qgf_core.q_field import FieldFigures
 from qgf_monitor.attribution import Act
-from qgf_monitor.config import SOURCES, load_config
+from qgf_monitor.config import load_config
 from qgf_monitor.explanation import explain, policy_of, to_json
 from qgf_monitor.health import Level
 from qgf_monitor.inputs import KINDS, Input, command_kind
@@ -46,8 +46,8 @@ from qgf_msgs.msg import PolicyCommand, PolicyStatus, SmoothnessReport, Spectrum
 DEPTH = 2000
 """Messages a subscription holds: two seconds at 1 kHz."""
 AT_ONCE = 300_000
-"""Bytes of spectra sent without a pause: more of them would overrun the listeners' sockets, and reports would be lost with
-them and come a heartbeat later."""
+"""Bytes of spectra sent without a pause: more of them would overrun the listeners' sockets, and reports would be lost
+with them and come a heartbeat later."""
 PAUSE = 0.03
 """Between them [s]."""
 TYPES = {KINDS[kind.__name__]: kind for kind in (JointState, Float64MultiArray, JointTrajectory, PolicyCommand)}

@@ -17,7 +17,6 @@ from rclpy.signals import SignalHandlerOptions
 
 from qgf_core.errors import QgfError
 
-
 SERVED = 0.2
 """A service of a node with ticks waits for so long at most [s]."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3

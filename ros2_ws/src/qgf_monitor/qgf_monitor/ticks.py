@@ -14,7 +14,7 @@ Work = Callable[[], None]
 class Ticks:
     """Callbacks with a period, or once after a pause.
 
-    In place of the executor's timers: each of its wake-ups costs a millisecond, as it looks through all that a node has.
+    In place of the executor's timers: each of its wake-ups costs a millisecond, for it looks through all of a node.
 
     :param clock: steady [s].
     """
