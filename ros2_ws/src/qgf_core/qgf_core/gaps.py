@@ -6,8 +6,8 @@ sample rate read up to a fifth too low. Here each joint gets an autoregressive m
 take the values that this model makes likeliest, given all others on both sides (Janssen, Veldhuis and Vries, "Adaptive
 interpolation of discrete-time signals that can be modeled as autoregressive processes", 1986); model and values in
 turns. Sums of a few sines, chirps, movements and chatter up to Nyquist come back to well within 5 %. What nothing can
-bring back is noise: a lost sample of it was independent of the others, so a share x of lost samples takes about x / 2 of
-its level.
+bring back is noise: a lost sample of it was independent of the others, so a share x of lost samples takes about x / 2
+of its level.
 """
 
 from __future__ import annotations
