@@ -20,6 +20,8 @@ Stamps: TypeAlias = npt.NDArray[np.int64]
 MOST_JOINTS = 64
 """A message that names more joints than this is malformed: no window is made for it."""
 MOST_OBSERVATIONS = 1024
+LARGEST = 1e100
+"""Numbers from this on count as not finite: their squares would soon be."""
 INFERENCE = "inference"
 """Not judged, but kept to tell causes: observation, raw action and the age of the state used [s], side by side."""
 JOINT_STATE = {"joint_position": "position", "joint_velocity": "velocity", "joint_effort": "effort"}
@@ -33,7 +35,7 @@ class Counts:
     malformed: int = 0
     """Arrays of different length, a name twice, or too many joints."""
     non_finite: int = 0
-    """Signals with a number that is not finite, for a joint of interest."""
+    """Signals with a number that is not finite, or absurdly large, for a joint of interest."""
     incomplete: int = 0
     """Joint states with some of the joints of interest, but not all."""
     unstamped: int = 0
@@ -235,7 +237,7 @@ class Recorder:
             self.sources[name] = source
         source.period = period
         source.dropped += dropped
-        finite = np.isfinite(values).all(axis=1)
+        finite = (np.abs(values) < LARGEST).all(axis=1)
         self.counts.non_finite += int(np.sum(~finite))
         if source.window.extend((stamps[finite] - source.origin) * 1e-9, values[finite]):
             source.arrival = arrival

@@ -138,8 +138,11 @@ class Movements:
         # Stamps jitter, and so does the end by their means: the same within two samples.
         if self._known is None or abs(self._known[0] - end) > 2e9 / window.sample_rate:
             rate = window.sample_rate
-            self._known = end, (float(metrics.sparc(speed[movement], rate, cutoff=self.config.sparc_cutoff)),
-                                float(metrics.ldlj(speed[movement], rate)))
+            try:
+                sparc = float(metrics.sparc(speed[movement], rate, cutoff=self.config.sparc_cutoff))
+            except MetricError:  # nothing of it lies below the cutoff: no movement of an arm
+                sparc = math.nan
+            self._known = end, (sparc, float(metrics.ldlj(speed[movement], rate)))
         return self._known[1]
 
 
