@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import importlib.util
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -221,21 +218,6 @@ def harness() -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def domain() -> Iterator[int]:
-    """A ROS domain that no other run on this machine uses, by the lock files that ./qgf takes too."""
-    for number in range(101, 0, -1):
-        path = Path(os.environ.get("TMPDIR", tempfile.gettempdir())) / f"qgf-domain-{number}.lock"
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield number
-            return
-    pytest.fail("all ROS domains are taken")
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real processes that talk over DDS, in a domain that no other run on this machine uses."""
+"""Real processes that talk over DDS."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,27 +17,6 @@ ENDS_WITHIN = 5.0
 """Time in which a node that is asked to end has to be gone [s]."""
 APPEARS_WITHIN = 20.0
 """Patience with discovery and busy machines [s]; waiting is always for a condition."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ros_domain():
-    """A ROS_DOMAIN_ID of our own, held by a lock; the one that is set already (./qgf test) is kept."""
-    if os.environ.get("ROS_DOMAIN_ID"):
-        yield
-        return
-    for number in range(1, 102):
-        lock = (Path(tempfile.gettempdir()) / f"qgf-domain-{(os.getpid() + number) % 101 + 1}.lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        os.environ["ROS_DOMAIN_ID"] = str((os.getpid() + number) % 101 + 1)
-        yield
-        del os.environ["ROS_DOMAIN_ID"]
-        lock.close()
-        return
-    pytest.fail("all ROS domains are held by other runs")
 
 
 class Process:
