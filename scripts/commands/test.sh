@@ -31,15 +31,15 @@ command_test() {
     trap "rm -rf '$folder'" EXIT
     say "tests, first pass: side by side, ROS_DOMAIN_ID=$ROS_DOMAIN_ID and others"
     # A file's tests share fixtures and stay with one worker; the order is that of ros2_ws/src/conftest.py.
-    "$VENV/bin/python" -m pytest -p xdist -n 2 --dist loadfile --no-loadscope-reorder --pass together \
-        --left "$folder/left" "${arguments[@]}" || status=$?
+    "$VENV/bin/python" -m pytest -p xdist -n 2 --dist loadfile --no-loadscope-reorder --pass=together \
+        "--left=$folder/left" "${arguments[@]}" || status=$?
     left=$(cat "$folder/left" 2>/dev/null) || left=0
     # 1: some failed; 5: none was chosen. With anything else (-x, Ctrl-C, a wrong option) nothing more is to be run.
     if ((left > 0)) && [[ $status == [015] ]]; then
         ((status == 0 || status == 5)) || failed+=("the first pass")
         status=0
         say "tests, second pass: one after another, ROS_DOMAIN_ID=$ROS_DOMAIN_ID"
-        "$VENV/bin/python" -m pytest --pass alone --left "$folder/left" "${arguments[@]}" || status=$?
+        "$VENV/bin/python" -m pytest --pass=alone "--left=$folder/left" "${arguments[@]}" || status=$?
     fi
     if ((${#failed[@]} > 0)); then
         say "failed before, see above: ${failed[*]}"
