@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`./qgf test` itself, on a tree of a few tests: two passes that leave nothing out, domains of their own, exit codes."""
+"""`./qgf test` itself, on a tree of a few tests: two passes that leave nothing out, domains, exit codes."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ command_test "$@"
 
 @pytest.fixture
 def run(tmp_path):
-    """`run(argument, ..., variable=value)` -> exit code, [(test, worker, domain), ...] as they ran, all that was said."""
+    """`run(argument, ..., variable=value)` -> exit code, [(test, worker, domain), ...] as they ran, what was said."""
     (tmp_path / "pyproject.toml").write_text(SETTINGS)
     (tmp_path / "tests").mkdir()
     for name, text in FILES.items():
