@@ -9,6 +9,7 @@ test that is collected belongs to one of them.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from qgf_core.files import write_atomic
+from qgf_demo import dds
 from qgf_demo.domain import Domain
 
 PASSES = ("together", "alone")
@@ -35,11 +37,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Claim a ROS domain. One that is set already stays, but for the second worker and those after it."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    if worker != "gw0" or not os.environ.get("ROS_DOMAIN_ID"):
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker not in (None, "gw0") or not os.environ.get("ROS_DOMAIN_ID"):
         claimed = Domain()
         config.add_cleanup(claimed.close)
         os.environ["ROS_DOMAIN_ID"] = str(claimed.id)
+    if worker is not None:
+        # Fast DDS numbers its ports in shared memory anew for all domains of the machine together: nodes that start
+        # side by side find each other's locked, and say so in words that tests take for an error. UDP alone, then;
+        # shared memory is used in the second pass.
+        folder = tempfile.TemporaryDirectory(prefix="qgf-tests-")
+        config.add_cleanup(folder.cleanup)
+        os.environ.update(dds.environment(int(os.environ["ROS_DOMAIN_ID"]), Path(folder.name)))
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
