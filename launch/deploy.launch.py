@@ -8,14 +8,7 @@ The policy node is configured, which checks the bundle and commands nothing. It 
 brings the arm to rest before it ends.
 """
 
-from launch.actions import (
-    DeclareLaunchArgument,
-    GroupAction,
-    LogInfo,
-    OpaqueFunction,
-    RegisterEventHandler,
-)
-from launch.event_handlers import OnProcessExit
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch_ros.actions import LifecycleNode, Node, PushRosNamespace
 from qgf_launch.arguments import (
     BOOLEAN,
@@ -28,7 +21,7 @@ from qgf_launch.arguments import (
     policy_arguments,
     typed,
 )
-from qgf_launch.bring_up import BringUp, end_launch
+from qgf_launch.bring_up import BringUp, after, required
 from qgf_launch.gazebo import controllers_of
 
 from launch import LaunchDescription
@@ -74,7 +67,7 @@ def start(context):
         parameters=[str(existing(context, "parameters")), given,
                     {"bundle": str(bundle), "autostart": False, "use_sim_time": sim_time}],
         respawn=respawn, respawn_delay=RESPAWN_DELAY,
-        on_exit=None if respawn else end_launch("policy_node has ended"))
+        on_exit=None if respawn else required)
     namespace = PushRosNamespace(chosen(context, "namespace"))
     actions = [GroupAction([namespace, BringUp(policy, autostart).handler(), policy])]
     if controllers:
@@ -89,14 +82,7 @@ def spawned_first(robot, controller, actions):
     path = controllers_of(robot)
     spawner = Node(package="controller_manager", executable="spawner", output="screen",
                    arguments=[controller, "--controller-manager", "controller_manager", "--param-file", str(path)])
-
-    def ended(event, context):
-        if event.returncode == 0:
-            return actions
-        reason = f"the controller manager did not take {controller}, as it says above"
-        return [LogInfo(msg=reason), end_launch(reason)]
-
-    return [RegisterEventHandler(OnProcessExit(target_action=spawner, on_exit=ended)), spawner]
+    return after(spawner, actions, f"the controller manager did not take {controller}")
 
 
 def generate_launch_description() -> LaunchDescription:

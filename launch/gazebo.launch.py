@@ -12,9 +12,7 @@ from launch.actions import (
     GroupAction,
     IncludeLaunchDescription,
     OpaqueFunction,
-    RegisterEventHandler,
 )
-from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node, PushRosNamespace
@@ -28,7 +26,7 @@ from qgf_launch.arguments import (
     parameters_argument,
     policy_arguments,
 )
-from qgf_launch.bring_up import end_launch
+from qgf_launch.bring_up import after, required
 from qgf_launch.gazebo import FOLDER, gazebo_urdf
 
 from launch import LaunchDescription
@@ -72,14 +70,14 @@ def start(context):
                      parameters=[{"robot_description": description, "use_sim_time": True}])
     bridge = Node(package="ros_gz_bridge", executable="parameter_bridge", name="clock_bridge", output="screen",
                   parameters=[{"config_file": str(config_root() / FOLDER / "bridge.yaml")}],
-                  on_exit=end_launch("the bridge of /clock has ended"))
+                  on_exit=required)
     arm = Node(package="ros_gz_sim", executable="create", output="screen",
                arguments=["-topic", "robot_description", "-name", "arm"])
     states = Node(package="controller_manager", executable="spawner", output="screen",
                   arguments=["joint_state_broadcaster", "--controller-manager", "controller_manager"])
     pushed = PushRosNamespace(namespace)
-    then = RegisterEventHandler(OnProcessExit(target_action=arm, on_exit=[GroupAction([pushed, states])]))
-    return [GroupAction([pushed, gazebo, bridge, publisher, then, arm])]
+    then = [GroupAction([pushed, states])]
+    return [GroupAction([pushed, gazebo, bridge, publisher, *after(arm, then, "Gazebo did not take the arm")])]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -21,7 +21,7 @@ from qgf_launch.arguments import (
     policy_arguments,
     typed,
 )
-from qgf_launch.bring_up import end_launch
+from qgf_launch.bring_up import required
 
 from launch import LaunchDescription
 
@@ -57,7 +57,7 @@ def start(context):
     """The simulated arm, by the arguments' values."""
     sim = Node(package="qgf_sim", executable="sim_node", name="sim_node", output="screen",
                parameters=[str(existing(context, "parameters")), typed(context, SIM)],
-               on_exit=end_launch("sim_node has ended"))
+               on_exit=required)
     return [GroupAction([PushRosNamespace(chosen(context, "namespace")), sim])]
 
 

@@ -19,7 +19,7 @@ from qgf_launch.arguments import (
     parameters_argument,
     typed,
 )
-from qgf_launch.bring_up import end_launch
+from qgf_launch.bring_up import required
 
 from launch import LaunchDescription
 
@@ -44,7 +44,7 @@ def start(context):
     trainer = Node(
         package="qgf_trainer", executable="trainer_node", name="trainer_node", output="screen",
         parameters=[str(existing(context, "parameters")), typed(context, TRAINER)], respawn=respawn,
-        respawn_delay=1.0, on_exit=None if respawn else end_launch("trainer_node has ended"))
+        respawn_delay=1.0, on_exit=None if respawn else required)
     return [GroupAction([PushRosNamespace(chosen(context, "namespace")), trainer])]
 
 

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DISCOVERY_LIMIT = 10.0  # [s]; discovery takes 0.1 s as a rule, at times 2 s
 LISTENING = 2.0  # [s]; time in which the nodes that are there make themselves known
 COMMAND_TOPICS = ("_controller/commands", "_controller/joint_trajectory")
+SHARED_MEMORY = Path("/dev/shm")
 LIBRARIES = ("numpy", "scipy", "torch", "pinocchio", "yaml", "cryptography")
 TRAINING_LIBRARIES = ("pybullet", "gymnasium", "safetensors", "matplotlib")
 DISTRIBUTIONS = {"pinocchio": "pin", "yaml": "PyYAML"}  # names on the package index where they differ
@@ -213,6 +214,7 @@ def answer(topic: str) -> int:
     """The second process of check_discovery: answers each call until it is terminated, or after a while by itself."""
     import rclpy
     from rclpy.executors import ExternalShutdownException
+    from rclpy.impl.implementation_singleton import rclpy_implementation
     from std_msgs.msg import String
 
     rclpy.init()
@@ -220,7 +222,8 @@ def answer(topic: str) -> int:
     publisher = node.create_publisher(String, f"{topic}/answer", 10)
     node.create_subscription(String, f"{topic}/call", publisher.publish, 10)
     end = time.monotonic() + 2 * DISCOVERY_LIMIT
-    with contextlib.suppress(ExternalShutdownException):
+    # A signal may invalidate the context between rclpy's look at it and its use.
+    with contextlib.suppress(ExternalShutdownException, rclpy_implementation.RCLError):
         while time.monotonic() < end:
             rclpy.spin_once(node, timeout_sec=0.1)
     return 0
@@ -231,11 +234,22 @@ def check_disk() -> Iterator[Finding]:
     level = "fail" if free < 0.5 else "warn" if free < 3.0 else "ok"
     remedy = "" if level == "ok" else "free some; old runs/ can go"
     yield Finding(level, "disk", f"{free:.1f} GB free at {ROOT}", remedy)
-    segments = list(Path("/dev/shm").glob("fastrtps_*")) if Path("/dev/shm").is_dir() else []
-    if segments:
-        found = f"{len(segments)} Fast DDS segments in /dev/shm"
-        remedy = "with no ROS process running: rm /dev/shm/fastrtps_* /dev/shm/sem.fastrtps_*"
-        yield Finding("warn", "shared memory", found, remedy)
+
+
+def check_shared_memory(folder: Path = SHARED_MEMORY) -> Iterator[Finding]:
+    """What processes that were killed have left: files of this user that no process has mapped. Locks and semaphores
+    have no contents and do not count."""
+    held: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            held |= {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if str(folder) in line}
+    left = [path for pattern in ("fastdds_*", "fastrtps_*") for path in folder.glob(pattern)
+            if not path.name.endswith("_el") and str(path) not in held and path.stat().st_uid == os.geteuid()]
+    if left:
+        size = 1e-6 * sum(path.stat().st_size for path in left)
+        remedy = f"with no ROS process running: rm {folder}/*fastdds_* {folder}/*fastrtps_*"
+        yield Finding("warn", "shared memory", f"{len(left)} segments of killed processes in {folder}, {size:.0f} MB",
+                      remedy)
     else:
         yield Finding("ok", "shared memory", "nothing left behind")
 
@@ -283,6 +297,13 @@ def check_realtime() -> Iterator[Finding]:
         yield Finding("ok", "memory lock", "unlimited")
     else:
         yield Finding("warn", "memory lock", f"{locked / 1e6:.0f} MB", f"'{user} - memlock unlimited' {limits}")
+    latency = Path("/dev/cpu_dma_latency")
+    if os.access(latency, os.W_OK):
+        yield Finding("ok", "processor sleep", f"{latency} may be written: the policy node can keep processors awake")
+    else:
+        rule = 'KERNEL=="cpu_dma_latency", GROUP="realtime", MODE="0660"'
+        remedy = f"'{rule}' in /etc/udev/rules.d/99-qgf.rules, and be in that group; in a container, pass the device in"
+        yield Finding("warn", "processor sleep", f"{latency} cannot be written: processors wake late", remedy)
     paths = Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_governor")
     governors = {path.read_text().strip() for path in paths}
     if governors - {"performance"}:
@@ -319,6 +340,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_neighbours,
     check_clock,
     check_disk,
+    check_shared_memory,
     check_realtime,
 )
 

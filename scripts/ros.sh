@@ -103,7 +103,7 @@ use_environment() {
     fi
     set_variable PYTHONPATH "$(joined "${python_path%:}" "$(without "${PYTHONPATH:-}" "$own")")"
     # The user's own choice of these is kept.
-    set_variable FASTDDS_BUILTIN_TRANSPORTS "${FASTDDS_BUILTIN_TRANSPORTS:-UDPv4}" # no shared memory left by the killed
+    set_variable FASTDDS_BUILTIN_TRANSPORTS "${FASTDDS_BUILTIN_TRANSPORTS:-UDPv4}" # counts where discovery goes beyond this machine
     set_variable ROS_AUTOMATIC_DISCOVERY_RANGE "${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
     set_variable OMP_NUM_THREADS "${OMP_NUM_THREADS:-1}" # more threads only disturb networks and loops this small
 }

@@ -11,16 +11,16 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from launch.actions import OpaqueFunction, RegisterEventHandler
-from launch.actions import Shutdown as ShutdownAction
-from launch.event_handlers import OnProcessStart
-from launch.events import Shutdown
+from launch.actions import OpaqueFunction, RegisterEventHandler, Shutdown
+from launch.event_handlers import OnProcessExit, OnProcessStart
+from launch.events import IncludeLaunchDescription
 from launch_ros.actions import LifecycleNode
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
-from launch import LaunchContext
+from launch import LaunchContext, LaunchDescription
+from qgf_core.errors import QgfError
 
 ANSWER = 20.0
 """A node that takes longer to change its state [s] has died, or does not hear us: its state is looked at again."""
@@ -33,9 +33,35 @@ LOOK = 0.1
 """The end of the launch is noticed within this time [s]."""
 
 
-def end_launch(reason: str) -> OpaqueFunction:
-    """Ends the launch, unless it ends already: launch_ros fails at the second time."""
-    return OpaqueFunction(function=lambda context: [] if context.is_shutdown else [ShutdownAction(reason=reason)])
+def fail(reason: str) -> OpaqueFunction:
+    """Ends the launch, with an exit code that is not 0, unless it ends already.
+
+    An action that raises is the only way to that code: `launch` tells the reason in one line, takes everything down and
+    exits with 1, where after its own Shutdown it exits with 0 whatever the reason was.
+    """
+    def raise_it(context: LaunchContext) -> None:
+        if not context.is_shutdown:
+            raise QgfError(reason)
+
+    return OpaqueFunction(function=raise_it)
+
+
+def required(event: Any, context: LaunchContext) -> list[Any]:
+    """For a process's `on_exit`: its end ends the launch, and its failure is the launch's."""
+    if context.is_shutdown:  # launch_ros fails at the second time
+        return []
+    name = event.process_name.rpartition("-")[0]
+    if event.returncode != 0:
+        return [fail(f"{name} has ended with code {event.returncode}, for what it says above")]
+    return [Shutdown(reason=f"{name} has ended")]
+
+
+def after(program: Any, actions: list[Any], reason: str) -> list[Any]:
+    """The program, and the actions when it has succeeded; where it does not, the launch fails for the reason."""
+    def ended(event: Any, context: LaunchContext) -> list[Any]:
+        return actions if event.returncode == 0 else [fail(f"{reason}, as it says above")]
+
+    return [RegisterEventHandler(OnProcessExit(target_action=program, on_exit=ended)), program]
 
 
 class BringUp:
@@ -69,7 +95,8 @@ class BringUp:
             state = self._state(context)
             if state == State.PRIMARY_STATE_UNCONFIGURED and wanted == Transition.TRANSITION_CONFIGURE:
                 if self._change(context, wanted) is False and on():
-                    event = Shutdown(reason=f"{self._node.node_name} refuses its configuration, as it says above")
+                    reason = f"{self._node.node_name} refuses its configuration, as it says above"
+                    event = IncludeLaunchDescription(LaunchDescription([fail(reason)]))
                     context.asyncio_loop.call_soon_threadsafe(context.emit_event_sync, event)
                     return
             elif state == State.PRIMARY_STATE_INACTIVE and activate:

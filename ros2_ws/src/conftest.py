@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two passes of `./qgf test`, and a ROS domain of its own for each process that runs tests.
+"""What the tests of all packages share: the two passes of `./qgf test`, a ROS domain of their own, their harness.
 
 Most tests do not care what else runs and are spread over the cores; those marked `alone` (and the slow ones) judge real
 time or need the whole machine, and follow one after another. What belongs to which pass is decided here, so that every
@@ -8,10 +8,12 @@ test that is collected belongs to one of them.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -74,7 +76,17 @@ def pass_of(item: pytest.Item) -> str:
 
 
 @pytest.fixture(scope="module")
+def harness(request: pytest.FixtureRequest) -> ModuleType:
+    """ros_harness.py beside the test; loaded only where a test asks for it, because it needs ROS."""
+    specification = importlib.util.spec_from_file_location("ros_harness", request.path.with_name("ros_harness.py"))
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
 def domain() -> Iterator[int]:
-    """A ROS domain of this module's own."""
+    """A ROS domain that no other run on this machine uses, by the lock files that ./qgf takes too."""
     with Domain() as claimed:
         yield claimed.id

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Arrows from package to package. qgf_msgs, and all else of ROS, is for the files below only."""
 
 ROS_FILES: dict[str, set[str]] = {
-    "qgf_sim": {"sim_node.py", "identify_node.py", "camera_node.py"},
+    "qgf_sim": {"sim_node.py", "identify_node.py", "camera_node.py", "run_node.py"},
     "qgf_trainer": {"trainer_node.py"},
     "qgf_policy": {"policy_node.py", "preflight_node.py", "session.py", "ros_port.py",
                    "node_parameters.py", "goal_frames.py"},

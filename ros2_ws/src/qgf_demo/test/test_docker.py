@@ -20,24 +20,15 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "scripts"))
 import reference
 
+sys.path.insert(0, str(Path(__file__).parent))
+from dockerfiles import ignored, instructions
+
 ROOT = Path(__file__).resolve().parents[4]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 NODES_PAGE = (ROOT / "docs/reference/nodes.md").read_text()
 IN_IMAGE = "/home/qgf/qgf/"
-
-
-def instructions(path: Path) -> list[tuple[str, str]]:
-    """(instruction, arguments) of a Dockerfile, continued lines joined, comments left out."""
-    text = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
-    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
-    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines) if word]
-
-
-def ignored(path: str) -> bool:
-    patterns = (ROOT / ".dockerignore").read_text().split()
-    return any(path == pattern or path.startswith(pattern + "/") for pattern in patterns)
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,20 @@ def test_two_who_command_one_arm_are_found_in_the_graph():
         context.shutdown()
     assert finding.level == "fail"
     assert "/left_hand and /right_hand all command /forward_velocity_controller/commands" in finding.found
+
+
+def test_shared_memory_of_the_killed_is_seen_and_that_of_the_living_is_not(tmp_path):
+    for name in ("fastdds_0a", "fastdds_port7000", "fastrtps_0b"):
+        (tmp_path / name).write_bytes(bytes(2_000_000))
+    for name in ("fastdds_0a_el", "sem.fastdds_port7000_mutex", "another"):
+        (tmp_path / name).touch()
+    with (tmp_path / "fastdds_port7000").open("r+b") as file, mmap.mmap(file.fileno(), 0):
+        (finding,) = doctor.check_shared_memory(tmp_path)
+    assert finding.level == "warn" and f"2 segments of killed processes in {tmp_path}, 4 MB" in finding.found
+    for path in tmp_path.glob("*fast*"):
+        path.unlink()
+    (finding,) = doctor.check_shared_memory(tmp_path)
+    assert finding.level == "ok"
 
 
 def test_the_clock(monkeypatch):

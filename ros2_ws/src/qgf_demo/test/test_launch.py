@@ -2,11 +2,8 @@
 """The launch files, really launched. `launch_ros` comes with a ROS 2 distribution and not as a wheel: without it there
 is nothing that could run them, and these tests say so."""
 
-import itertools
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,32 +21,17 @@ from qgf_core.manifest import Box, make_manifest
 from qgf_core.observation import ObservationTerm
 from qgf_core.robot import load_robot, read_urdf
 
+sys.path.insert(0, str(Path(__file__).parent))
+from launched import Launched, installed, names_of
+
 pytest.importorskip("launch_ros", reason="launch_ros is not installed: launch files run on a ROS 2 distribution only")
 pytestmark = pytest.mark.ros
 
 FOLDER = Path(__file__).resolve().parents[4] / "launch"
-LAUNCH = """
-import sys
-from launch import LaunchService
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-arguments = [word.split(":=", 1) for word in sys.argv[2:]]
-service = LaunchService()
-service.include_launch_description(
-    IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments))
-sys.exit(service.run())
-"""
 FILES = ["dashboard", "deploy", "gazebo", "monitor", "sim", "train"]
 OF_AN_ARM = ["deploy", "gazebo", "sim"]
 NODES_START_WITHIN = 180.0
 """[s]: three processes that import torch, pybullet and ROS, on a machine that does other things too."""
-
-
-def installed(name):
-    """The launch file as `ros2 launch qgf_bringup` finds it."""
-    from ament_index_python.packages import get_package_share_directory
-
-    return Path(get_package_share_directory("qgf_bringup")) / "launch" / name
 
 
 def description(name):
@@ -74,44 +56,6 @@ def bundle(tmp_path_factory):
     path = tmp_path_factory.mktemp("bundle") / "bundle.pt"
     save_bundle(path, torch.nn.Sequential(layer, torch.nn.Tanh()), manifest, np.zeros((2, 10)))
     return path
-
-
-class Launched:
-    """A launch file in a process of its own, with its children."""
-
-    numbers = itertools.count()
-
-    def __init__(self, folder, name, *arguments, command=None, environment=None):
-        self.namespace = f"launched_{next(self.numbers)}"
-        self._log = folder / f"{self.namespace}.log"
-        if name != "dashboard.launch.py":
-            arguments = (f"namespace:={self.namespace}", *arguments)
-        with self._log.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [*(command or [sys.executable, "-c", LAUNCH, str(installed(name))]), *arguments],
-                stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1",
-                                  "ROS_LOG_DIR": str(folder / "ros"), **(environment or {})})
-
-    def text(self):
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    def interrupt(self):
-        """Ctrl-C, which a terminal sends to all of a group.
-
-        :return: exit code, time it took [s], and names of processes that are left.
-        """
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        began = time.monotonic()
-        os.killpg(self.process.pid, signal.SIGINT)
-        code = self.process.wait(30.0)
-        return code, time.monotonic() - began, [child.name() for child in children if child.is_running()]
-
-    def end(self):
-        if self.process.poll() is None:
-            for child in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
-                child.kill()
-            self.process.wait()
 
 
 @pytest.fixture
@@ -170,17 +114,6 @@ def state_of(ros, launched):
     ros.until(future.done, launched, "its state")
     ros.destroy_client(client)
     return future.result().current_state.label
-
-
-def left_in_shared_memory(before):
-    """What was put there since and nobody uses any more."""
-    used = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            used |= {line.split()[-1] for line in maps.read_text().splitlines() if "/dev/shm/" in line}
-        except OSError:
-            continue  # it has ended
-    return {path for path in map(str, Path("/dev/shm").iterdir()) if path not in before | used and "fast" in path}
 
 
 def test_every_launch_file_is_installed():
@@ -253,11 +186,11 @@ def test_simulation_runs_the_policy_and_ends_with_ctrl_c(launch, ros, bundle, tm
 
     from qgf_msgs.msg import PolicyStatus, SmoothnessReport
 
-    before = set(map(str, Path("/dev/shm").iterdir()))
     # By the command, where there is one.
     ros2 = shutil.which("ros2")
     command = [ros2, "launch", "qgf_bringup", "sim.launch.py"] if ros2 else None
     sim = launch("sim.launch.py", f"bundle:={bundle}", "speed_scale:=0.5", "seed:=3", patient(tmp_path, "sim"),
+                 environment={"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"},
                  command=command)
     truths, statuses, reports = [], [], []
     ros.create_subscription(JointState, f"{sim.namespace}/sim_node/ground_truth", truths.append, 10)
@@ -281,7 +214,7 @@ def test_simulation_runs_the_policy_and_ends_with_ctrl_c(launch, ros, bundle, tm
     assert took < 5.0, sim.text()
     assert sim.text().count("process has finished cleanly") == 3 and "Traceback" not in sim.text()
     assert "Unable to start transition" not in sim.text()
-    assert not left_in_shared_memory(before)
+    assert sim.left() == []
 
 
 @pytest.fixture
@@ -373,16 +306,46 @@ def test_gazebo_gets_the_arm_and_then_the_policy_comes(launch, ros, bundle, fake
     assert gazebo.interrupt()[::2] == (0, [])
 
 
-@pytest.mark.parametrize(("arguments", "word", "begun"), [
-    (["robot:=iiwa", "monitor:=false"], "configure refused: ", True),
-    (["controllers:=true", "command_interface:=position", "monitor:=false"],
-     "did not take forward_position_controller", False),
+@pytest.fixture(scope="module")
+def damaged(bundle):
+    """The bundle with one byte changed."""
+    content = bytearray(bundle.read_bytes())
+    content[len(content) // 2] ^= 1
+    path = bundle.with_name("damaged.pt")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("file", "arguments", "word", "error", "begun"), [
+    ("deploy", ["bundle:={bundle}", "robot:=iiwa"], "configure refused: ",
+     "policy_node refuses its configuration", True),
+    ("deploy", ["bundle:={damaged}", "robot:=panda"], "configure refused: ",
+     "policy_node refuses its configuration", True),
+    ("deploy", ["bundle:={bundle}", "controllers:=true", "command_interface:=position"], "spawner was asked for",
+     "the controller manager did not take forward_position_controller", False),
+    ("sim", ["bundle:={bundle}", "perturb:=nonsense"], "nonsense", "sim_node has ended with code ", True),
 ])
-def test_what_is_refused_ends_it(launch, bundle, faked, arguments, word, begun):
-    deployed = launch("deploy.launch.py", f"bundle:={bundle}", *arguments, environment=faked)
-    assert deployed.process.wait(NODES_START_WITHIN) == 0, deployed.text()
-    assert word in deployed.text() and "Traceback" not in deployed.text()
-    assert ("[policy_node-" in deployed.text()) == begun
+def test_what_is_refused_ends_it_with_an_error_and_all_that_runs(
+        launch, bundle, damaged, faked, file, arguments, word, error, begun):
+    arguments = [argument.format(bundle=bundle, damaged=damaged) for argument in arguments]
+    launched = launch(f"{file}.launch.py", *arguments, "monitor:=false", environment=faked)
+    assert launched.wait(NODES_START_WITHIN) == 1, launched.text()
+    errors = [line for line in launched.text().splitlines() if "[launch]" in line and "[ERROR]" in line]
+    assert len(errors) == 1 and error in errors[0], launched.text()
+    assert word in launched.text() and "Traceback" not in launched.text()
+    assert ("[policy_node-" in launched.text()) == begun
+    assert launched.left() == []
+
+
+def test_a_node_that_dies_is_the_launchs_failure(launch, ros):
+    train = launch("train.launch.py")
+    ros.until(lambda: f"/{train.namespace}/trainer_node" in names_of(ros), train, "the trainer node")
+    (node,) = [child for child in psutil.Process(train.process.pid).children(recursive=True)
+               if "trainer_node" in " ".join(child.cmdline())]
+    node.kill()
+    assert train.wait(30.0) == 1, train.text()
+    assert "trainer_node has ended with code -9, for what it says above" in train.text()
+    assert "Traceback" not in train.text() and train.left() == []
 
 
 def test_the_other_files_start_what_they_say_and_end_with_ctrl_c(launch, ros):
@@ -391,12 +354,9 @@ def test_the_other_files_start_what_they_say_and_end_with_ctrl_c(launch, ros):
     windows = {"QT_QPA_PLATFORM": "offscreen", "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", "0")}
     dashboard = launch("dashboard.launch.py", "theme:=dark", environment=windows)
 
-    def names():
-        return {f"{namespace.strip('/')}/{name}".strip("/") for name, namespace in ros.get_node_names_and_namespaces()}
-
-    wanted = {f"{train.namespace}/trainer_node", f"{monitor.namespace}/monitor_node",
-              f"{monitor.namespace}/governor_node", "dashboard"}
-    ros.until(lambda: wanted <= names(), train, "all of the nodes")
+    wanted = {f"/{train.namespace}/trainer_node", f"/{monitor.namespace}/monitor_node",
+              f"/{monitor.namespace}/governor_node", "/dashboard"}
+    ros.until(lambda: wanted <= names_of(ros), train, "all of the nodes")
     for one in (dashboard, monitor, train):
         code, took, left = one.interrupt()
         assert (code, left) == (0, []) and took < 5.0, one.text()
@@ -414,7 +374,7 @@ def test_the_other_files_start_what_they_say_and_end_with_ctrl_c(launch, ros):
 ])
 def test_a_wrong_argument_is_one_line_and_starts_nothing(launch, bundle, file, arguments, message):
     launched = launch(f"{file}.launch.py", *(word.format(bundle=bundle) for word in arguments))
-    assert launched.process.wait(NODES_START_WITHIN) == 1, launched.text()
+    assert launched.wait(NODES_START_WITHIN) == 1, launched.text()
     errors = [line for line in launched.text().splitlines() if "[ERROR]" in line]
     # launch itself tells a wrong choice twice.
     assert 1 <= len(errors) <= 2 and all(message in line for line in errors), launched.text()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -73,23 +72,13 @@ def bags() -> SimpleNamespace:
 # -------------------------------------------------------------------------------------- processes, for tests over DDS
 
 
-@pytest.fixture(scope="session")
-def ros() -> ModuleType:
-    """ros_harness.py; loaded only where a test asks for it, because it needs ROS."""
-    specification = importlib.util.spec_from_file_location("ros_harness", Path(__file__).with_name("ros_harness.py"))
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @contextlib.contextmanager
-def children(ros: ModuleType, domain: int, folder: Path) -> Iterator[Callable[[list[str]], Any]]:
+def children(harness: ModuleType, domain: int, folder: Path) -> Iterator[Callable[[list[str]], Any]]:
     """Begins child processes; all are killed at the end."""
     begun: list[Any] = []
 
     def begin(command: list[str]) -> Any:
-        begun.append(ros.Process(command, domain, folder / f"stderr-{len(begun)}"))
+        begun.append(harness.Process(command, domain, folder / f"stderr-{len(begun)}"))
         return begun[-1]
 
     yield begin
@@ -98,15 +87,15 @@ def children(ros: ModuleType, domain: int, folder: Path) -> Iterator[Callable[[l
 
 
 @pytest.fixture
-def start(ros: ModuleType, domain: int, tmp_path: Path) -> Iterator[Callable[[list[str]], Any]]:
+def start(harness: ModuleType, domain: int, tmp_path: Path) -> Iterator[Callable[[list[str]], Any]]:
     """`children` of one test."""
-    with children(ros, domain, tmp_path) as begin:
+    with children(harness, domain, tmp_path) as begin:
         yield begin
 
 
 @pytest.fixture(scope="module")
-def start_once(ros: ModuleType, domain: int,
+def start_once(harness: ModuleType, domain: int,
                tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[list[str]], Any]]:
     """`children` of all of a module's tests."""
-    with children(ros, domain, tmp_path_factory.mktemp("children")) as begin:
+    with children(harness, domain, tmp_path_factory.mktemp("children")) as begin:
         yield begin

@@ -94,8 +94,8 @@ class Arm:
 
 
 @pytest.fixture(scope="module")
-def listener(ros, domain):
-    listener = ros.Listener(domain, NAMESPACE)
+def listener(harness, domain):
+    listener = harness.Listener(domain, NAMESPACE)
     yield listener
     listener.close()
 

@@ -21,8 +21,8 @@ SOURCES = {"raw_action": 1.0, "command": 2.0, "joint_velocity": 0.5, "joint_posi
 
 
 @pytest.fixture
-def listener(ros, domain):
-    listener = ros.Listener(domain, NAMESPACE)
+def listener(harness, domain):
+    listener = harness.Listener(domain, NAMESPACE)
     yield listener
     listener.close()
 

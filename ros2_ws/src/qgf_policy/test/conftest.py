@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -208,16 +207,6 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 # -------------------------------------------------------------------------------------- processes, for tests over DDS
-
-
-@pytest.fixture(scope="session")
-def harness() -> ModuleType:
-    """ros_harness.py; loaded only where a test asks for it, because it needs ROS."""
-    specification = importlib.util.spec_from_file_location("ros_harness", Path(__file__).with_name("ros_harness.py"))
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

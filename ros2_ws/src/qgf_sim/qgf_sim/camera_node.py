@@ -14,20 +14,15 @@ from typing import Any, TypeVar
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 
-from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
 from qgf_sim.camera import Camera
+from qgf_sim.run_node import exit_code
 
 T = TypeVar("T", str, float, int)
-
-RCLError, UnknownROSArgsError = rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError
 
 
 class CameraNode(Node):
@@ -81,24 +76,18 @@ class CameraNode(Node):
         self.destroy_node()
 
 
+def _run() -> None:
+    with rclpy.init():
+        node = CameraNode()
+        try:
+            rclpy.spin(node)
+        finally:
+            node.close()
+
+
 def main() -> int:
     """Run camera_node until SIGINT or SIGTERM. :return: 0, or 2 for a user's error."""
-    try:
-        with rclpy.init():
-            node = CameraNode()
-            try:
-                rclpy.spin(node)
-            finally:
-                node.close()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except UnknownROSArgsError as error:
-        print(f"qgf: error: unknown ROS arguments {error}; leave them out", file=sys.stderr)
-        return 2
-    except (QgfError, ParameterException, RCLError) as error:
-        print("qgf: error:", *str(error).split(), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(_run)
 
 
 if __name__ == "__main__":

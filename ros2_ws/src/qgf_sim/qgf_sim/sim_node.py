@@ -17,9 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
@@ -41,9 +39,9 @@ from qgf_sim.faults import FaultSettings, StateMessage
 from qgf_sim.reach import load_reach
 from qgf_sim.real_time import RealTimeLoop
 from qgf_sim.robot_double import DoubleSettings, JointSample, RobotDouble, default_settings
+from qgf_sim.run_node import exit_code
 from qgf_sim.trajectory import TrajectoryPoint
 
-RCLError, UnknownROSArgsError = rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError
 _WARNING_PERIOD = 5.0
 _RESET_TIMEOUT = 2.0
 
@@ -206,23 +204,24 @@ class SimNode(Node):
 
 def _run(stop: threading.Event) -> None:
     """Physics in this thread, ROS callbacks in another; whichever fails ends both and raises here."""
-    node = SimNode()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            spinning = pool.submit(executor.spin)
-            spinning.add_done_callback(lambda _: stop.set())
-            try:
-                node.run(stop)
-            finally:
-                executor.shutdown()
-        spinning.result()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
-        node.double.close()
-        node.destroy_node()
+    with rclpy.init(signal_handler_options=SignalHandlerOptions.NO):
+        node = SimNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                spinning = pool.submit(executor.spin)
+                spinning.add_done_callback(lambda _: stop.set())
+                try:
+                    node.run(stop)
+                finally:
+                    executor.shutdown()
+            spinning.result()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
+            node.double.close()
+            node.destroy_node()
 
 
 def main() -> int:
@@ -231,18 +230,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     sys.setswitchinterval(0.0003)  # the default of 5 ms is how long a callback could hold up the physics
-    try:
-        with rclpy.init(signal_handler_options=SignalHandlerOptions.NO):
-            _run(stop)
-    except ExternalShutdownException:
-        pass
-    except UnknownROSArgsError as error:
-        print(f"qgf: error: unknown ROS arguments {error}; leave them out", file=sys.stderr)
-        return 2
-    except (QgfError, ParameterException, RCLError) as error:
-        print("qgf: error:", *str(error).split(), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _run(stop))
 
 
 if __name__ == "__main__":
