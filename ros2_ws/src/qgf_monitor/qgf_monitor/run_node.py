@@ -19,6 +19,8 @@ from qgf_core.errors import QgfError
 
 SERVED = 0.2
 """A service of a node with ticks waits for so long at most [s]."""
+CLOCK = 0.02
+"""The same where the executor also takes /clock: the stamps of reports are late by no more [s]."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
 
@@ -50,7 +52,8 @@ def run(make: Callable[[], Node], args: Sequence[str] | None) -> int:
     executor.add_node(node)
     ticks = getattr(node, "ticks", None)
     if ticks is not None:
-        ticks.every(SERVED, lambda: executor.spin_once(timeout_sec=0.0))
+        simulated = node.get_parameter("use_sim_time").value
+        ticks.every(CLOCK if simulated else SERVED, lambda: executor.spin_once(timeout_sec=0.0))
     while not stop:  # a signal is noticed in between
         if ticks is None:
             executor.spin_once(timeout_sec=SERVED)
