@@ -17,6 +17,7 @@ from qgf_core.manifest import read_manifest
 from qgf_core.q_field import Critic, FieldFigures
 from qgf_core.samples import Array
 from qgf_monitor.config import SOURCES, MonitorConfig
+from qgf_monitor.goal_watch import GoalWatch
 from qgf_monitor.health import FieldHealth, Level, PolicyHealth, SourceHealth, Verdict, silent
 from qgf_monitor.recorder import INFERENCE, Recorder, Source
 from qgf_monitor.reports import Figures, Movements, Report, answer, make_reports
@@ -71,6 +72,7 @@ class Monitor:
         self._field: FieldFigures | None = None
         self._field_health = FieldHealth(config)
         self._policy_health = PolicyHealth(config)
+        self.goals = GoalWatch()
         self._latest: dict[tuple[str, float], Judgement] = {}
         self._unjudged: dict[str, str] = {}
         self._status: tuple[float, Verdict, Mapping[str, object]] | None = None
@@ -102,7 +104,9 @@ class Monitor:
         :raises QgfError: a bad bundle, or one without baselines.
         """
         self.critic, self._field = None, None
+        self.goals.use(None)
         manifest = read_manifest(path)
+        self.goals.use(manifest)
         self.critic = read_critic(path, manifest.observation_builder().size, len(manifest.action.scale))
         usual = manifest.evaluation.get("critic_slope")
         self._field_health.usual = float(usual) if isinstance(usual, (int, float)) else None
@@ -181,16 +185,18 @@ class Monitor:
             self._latest.pop(key, None)
             return
         self._unjudged.pop(name, None)
-        more = self._more(name, source, duration)
+        more = self._more(name, source, duration, now)
         if more:
             made = dataclasses.replace(made, report=dataclasses.replace(made.report, **more))
         verdict = self._health[key].judge(made.report, now)
         self._latest[key] = Judgement(made.report, verdict, now - source.arrival, made)
 
-    def _more(self, name: str, source: Source, duration: float) -> dict[str, Any]:
+    def _more(self, name: str, source: Source, duration: float, now: float) -> dict[str, Any]:
         """Figures that need more than one signal's window."""
         if name == "raw_action" and self._field is not None:
             return {f"critic_{figure}": value for figure, value in asdict(self._field).items()}
+        if name == "joint_position":
+            return self.goals.figures(source.joint_names, source.window.newest(1)[-1], now)
         if name == "joint_velocity":
             sparc, ldlj = self._movements.figures(source)
             return {"sparc": sparc, "ldlj": ldlj}
@@ -216,6 +222,11 @@ class Monitor:
             age = now - arrival
             stale = age > self.config.status_stale_after
             entries.append(Diagnosis("policy", silent(age) if stale else verdict, values))
+        latest = self._latest.get(("joint_position", self.config.windows[0]))
+        told = {} if latest is None else {name: getattr(latest.report, name) for name in ("goal_age", "goal_distance")}
+        goal = self.goals.values(told)
+        if goal:
+            entries.append(Diagnosis("goal", Verdict(Level.OK, "the newest goal"), goal))
         if self.critic is not None:
             figures = {} if self._field is None else {name: f"{v:.4g}" for name, v in asdict(self._field).items()}
             entries.append(Diagnosis("critic", self._field_health.verdict, figures))

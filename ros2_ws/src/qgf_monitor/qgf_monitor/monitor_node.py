@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
@@ -84,6 +85,7 @@ class MonitorNode(Node):
         self._bundle = self._parameter(
             "bundle", "", "Bundle whose baseline is compared with; empty: the one that the policy's status names.")
         topic = self._parameter("command_topic", "", "Commands to watch; empty: ~/command of the policy node.")
+        goals = self._parameter("goal_topic", "", "Goals that the policy is told; empty: ~/goal of the policy node.")
         kind = self._parameter("command_type", "PolicyCommand", f"Message type of it, one of: {', '.join(KINDS)}.")
         quantity = self._parameter(
             "command_quantity", "", "What these commands are: position [rad], velocity [rad/s] or effort [N m].")
@@ -103,6 +105,7 @@ class MonitorNode(Node):
         states = self._subscribe(JointState, "joint_states", profile, raw=True)
         commands = self._subscribe(TYPES[kind], topic or f"{policy}/command", profile, raw=True)
         self._status = self._subscribe(PolicyStatus, f"{policy}/status", profile)
+        self._goals = self._subscribe(PoseStamped, goals or f"{policy}/goal", QoSProfile(depth=10))
         self._inputs = [(states, Input(recorder, KINDS["JointState"])),
                         (commands, Input(recorder, kind, is_command=True, quantity=quantity))]
         self._topics = dict.fromkeys(JOINT_STATE, states) | dict.fromkeys(("raw_action", "command"), commands)
@@ -140,6 +143,10 @@ class MonitorNode(Node):
                 entry.take(payloads, np.array(received), now - max(0.0, 1e-9 * (time.time_ns() - received[-1])))
         for message in self._take(self._status, raw=False)[0]:
             self._record_status(message, now)
+        for message in self._take(self._goals, raw=False)[0]:
+            place = message.pose.position
+            if not self.monitor.goals.tell((place.x, place.y, place.z), message.header.frame_id, now):
+                self.monitor.recorder.counts.malformed += 1
 
     def _take(self, subscription: Subscription, raw: bool) -> tuple[list, list[int]]:
         """Messages that wait, and when they came [ns] of the system clock."""

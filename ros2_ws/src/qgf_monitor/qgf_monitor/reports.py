@@ -80,6 +80,8 @@ class Report:
     critic_mixed_sup: float = math.nan
     critic_sharpness_inf: float = math.nan
     critic_slope: float = math.nan
+    goal_age: float = math.nan
+    goal_distance: float = math.nan
 
 
 @dataclass(frozen=True)
