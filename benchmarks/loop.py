@@ -191,8 +191,9 @@ def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str,
             stamps.taken.append(self.began)
 
     running = RunningNode(rate, fifo, folder, StampedPort)
-    if running.node.notes:
-        print("; ".join(running.node.notes), file=sys.stderr)
+    for note in running.node.notes:
+        print(note, file=sys.stderr)
+    if any(note.startswith(("realtime_priority", "lock_memory")) for note in running.node.notes):
         return None
     first, began = len(stamps.out), time.process_time()
     running.spin(seconds + SETTLE)
@@ -207,6 +208,7 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
     import rclpy
     import torch
     from rclpy.qos import qos_profile_sensor_data
+    from rclpy.serialization import serialize_message
     from sensor_msgs.msg import JointState
     from std_msgs.msg import Float64MultiArray
 
@@ -224,7 +226,8 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
     merger, stamps = JointStateMerger(robot, runner.state_limit), Stamps()
     commands = node.create_publisher(Float64MultiArray, robot.topics.velocity, 1)
     reports = node.create_publisher(PolicyCommand, "~/command", 100)
-    array, report = ArrayCommand(), CommandReport("velocity", list(robot.joint_names), runner.control_period)
+    array = ArrayCommand(serialize_message)
+    report = CommandReport("velocity", list(robot.joint_names), runner.control_period, serialize_message)
     active = threading.Event()
 
     def on_state(m: JointState) -> None:
@@ -241,10 +244,10 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
                 active.set()
             return
         command, _ = runner.step(state, now)
-        commands.publish(array.fill(command.values))
+        commands.publish(array.payload(command.values))
         stamps.out.append(time.monotonic_ns())
         stamps.taken.append(now)
-        reports.publish(report.fill(command, node.get_clock().now().nanoseconds))
+        reports.publish(report.payload(command, node.get_clock().now().nanoseconds))
 
     node.create_subscription(JointState, "joint_states", on_state, qos_profile_sensor_data)
     node.create_timer(1.0 / rate, tick)

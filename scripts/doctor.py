@@ -297,6 +297,13 @@ def check_realtime() -> Iterator[Finding]:
         yield Finding("ok", "memory lock", "unlimited")
     else:
         yield Finding("warn", "memory lock", f"{locked / 1e6:.0f} MB", f"'{user} - memlock unlimited' {limits}")
+    latency = Path("/dev/cpu_dma_latency")
+    if os.access(latency, os.W_OK):
+        yield Finding("ok", "processor sleep", f"{latency} may be written: the policy node can keep processors awake")
+    else:
+        rule = 'KERNEL=="cpu_dma_latency", GROUP="realtime", MODE="0660"'
+        remedy = f"'{rule}' in /etc/udev/rules.d/99-qgf.rules, and be in that group; in a container, pass the device in"
+        yield Finding("warn", "processor sleep", f"{latency} cannot be written: processors wake late", remedy)
     paths = Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_governor")
     governors = {path.read_text().strip() for path in paths}
     if governors - {"performance"}:

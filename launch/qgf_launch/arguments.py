@@ -20,8 +20,8 @@ from qgf_policy.parameters import PARAMETERS
 BOOLEAN = ["true", "false"]
 POLICY = (
     "robot", "command_interface", "control_rate", "command_rate", "speed_scale", "dry_run",
-    "allow_controller_without_timeout", "realtime_priority", "lock_memory", "governor_lag", "bundle_folder",
-    "trusted_keys",
+    "allow_controller_without_timeout", "realtime_priority", "lock_memory", "stay_awake", "governor_lag",
+    "bundle_folder", "trusted_keys",
 )  # fmt: skip
 """Parameters of policy_node that are launch arguments too; bundle, which has no default, is one as well."""
 NAMESPACE = DeclareLaunchArgument(

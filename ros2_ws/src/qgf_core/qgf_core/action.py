@@ -101,7 +101,7 @@ class ActionDecoder:
         """
         if action.shape != self._scale.shape:
             raise ValueError(f"action has shape {action.shape}, expected {self._scale.shape}")
-        scaled = np.asarray(np.clip(action, -1.0, 1.0) * self._scale, dtype=np.float64)
+        scaled = np.asarray(np.minimum(np.maximum(action, -1.0), 1.0) * self._scale, dtype=np.float64)
         kind, posture = self.spec.kind, self.spec.posture_rate > 0.0
         if kind == "joint_velocity":
             wanted = scaled

@@ -59,8 +59,10 @@ class Bundle:
         array = np.asarray(observation, dtype=np.float32)
         if array.shape not in ((self.observation_size,), (1, self.observation_size)):
             raise ValueError(f"observation has shape {array.shape}, expected ({self.observation_size},)")
+        if not (array.flags.c_contiguous and array.flags.writeable):  # as torch wants it
+            array = np.array(array, order="C")
         with torch.inference_mode():
-            action = self.module(torch.from_numpy(np.array(array.reshape(1, -1), order="C")))  # torch wants it writable
+            action = self.module(torch.from_numpy(array.reshape(1, -1)))
         return np.asarray(action.numpy()[0], dtype=np.float32)
 
 

@@ -46,10 +46,13 @@ class Kinematics:
         self._q_index = np.array([joint.idx_q for joint in joints])
         self._v_index = np.array([joint.idx_v for joint in joints])
         self._q = pinocchio.neutral(self._model)
+        self._plain = not self._continuous.any() and self._q_index.tolist() == list(range(len(self._q)))
 
     def _configuration(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
         if position.shape != self._q_index.shape:
             raise ValueError(f"joint position has shape {position.shape}, expected {self._q_index.shape}")
+        if self._plain:
+            return position
         if self._continuous.any():
             index = self._q_index[self._continuous]
             self._q[index] = np.cos(position[self._continuous])
@@ -63,7 +66,7 @@ class Kinematics:
         """Tool point (3,) [m] in the base frame for joint positions (n,) [rad]."""
         pinocchio.forwardKinematics(self._model, self._data, self._configuration(position))
         placement = pinocchio.updateFramePlacement(self._model, self._data, self._frame)
-        return np.asarray(placement.rotation @ self._offset + placement.translation)
+        return np.asarray(placement.act(self._offset))
 
     def tool_pose(self, position: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Tool point (3,) [m] and the tool link's rotation matrix (3, 3), both in the base frame."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import reprlib
 from pathlib import Path
@@ -101,7 +102,7 @@ class Manifest:
         if not 0.0 < self.reference_speed <= 1.0:
             raise ValueError(f"reference_speed {self.reference_speed} lies outside 0 .. 1")
 
-    @property
+    @functools.cached_property
     def aim(self) -> Aim:
         """What the policy must be told."""
         return aim_of(self.observation)

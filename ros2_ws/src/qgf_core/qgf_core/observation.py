@@ -96,6 +96,7 @@ class ObservationBuilder:
         self.terms = tuple(terms)
         self._robot, self._kinematics = robot, kinematics
         self._history: list[deque[Vector]] = [deque(maxlen=term.history) for term in self.terms]
+        self._home, self._speed = robot.home, robot.policy_velocity
         joints = len(robot.joints)
         self.size = sum(term.history * term.width(joints) for term in self.terms)
 
@@ -123,12 +124,13 @@ class ObservationBuilder:
         :param reference: where the joints shall be; for the reference terms.
         :param time: on the reference's clock [s].
         """
-        parts: list[Vector] = []
+        observation = np.empty(self.size, dtype=np.float32)
+        place = 0
         for term, history in zip(self.terms, self._history, strict=True):
             if term.name == "joint_position":
-                value = position - self._robot.home
+                value = position - self._home
             elif term.name == "joint_velocity":
-                value = velocity / self._robot.policy_velocity
+                value = velocity / self._speed
             elif term.name == "previous_action":
                 value = previous_action
             elif term.name == "tool_position_error":
@@ -137,10 +139,17 @@ class ObservationBuilder:
                 value = rotation_between(self._kinematics.tool_pose(position)[1], goal[3:])
             else:
                 value = self._of_reference(term, position, reference, time)
-            history.appendleft(np.asarray(value * term.scale, dtype=np.float64))
-            parts.extend(history)
-            parts.extend([history[-1]] * (term.history - len(history)))
-        return np.concatenate(parts).astype(np.float32)
+            if term.scale != 1.0:
+                value = value * term.scale
+            samples: Sequence[Vector] = (value,)
+            if term.history > 1:
+                history.appendleft(np.array(value, dtype=np.float64))
+                samples = [*history, *[history[-1]] * (term.history - len(history))]
+            for sample in samples:
+                end = place + len(sample)
+                observation[place:end] = sample
+                place = end
+        return observation
 
     def _of_reference(
         self, term: ObservationTerm, position: Vector, reference: JointReference | None, time: float

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from qgf_core.cdr import SCHEMAS, Batch, Decoder
 from qgf_core.errors import ConfigError
-from qgf_monitor.cdr import SCHEMAS, Batch, Decoder
 from qgf_monitor.recorder import Recorder, Stamps
 
 QUANTITIES = ("position", "velocity", "effort")
@@ -28,7 +28,7 @@ class Input:
     """One topic.
 
     :param recorder: takes what is decoded.
-    :param kind: message type, one of `qgf_monitor.cdr.SCHEMAS`.
+    :param kind: message type, one of `qgf_core.cdr.SCHEMAS`.
     :param is_command: whether joint states are commands and not measurements.
     :param quantity: what commands are: "position", "velocity" or "effort"; where empty, a joint state's or trajectory's
         first array that is filled, and a velocity for an array that does not tell.

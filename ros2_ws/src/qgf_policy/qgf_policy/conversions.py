@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -14,6 +15,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from qgf_core.cdr_single import MessageTemplate
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
 from qgf_policy.loop import GoalMessage, LoopReport
 from qgf_policy.references import ReferenceMessage
@@ -30,6 +32,7 @@ _LEVELS = {
     Mode.HALTING: DiagnosticStatus.WARN,
     Mode.ESTOPPED: DiagnosticStatus.ERROR,
 }
+_TEMPLATES_KEPT = 32  # faults' texts hold numbers: each may come once
 LATE10_WARNING = 0.01
 """Share of late periods from which the diagnostics warn."""
 
@@ -84,44 +87,70 @@ def trajectory_message(values: Vector, joint_names: tuple[str, ...], horizon: in
     return JointTrajectory(joint_names=list(joint_names), points=[point])
 
 
+Serialize = Callable[[Any], bytes]
+"""The middleware's own, of a message; its bytes are the template for those to come."""
+
+
 class ArrayCommand:
-    """A command for the forward_command_controllers; one message for all: to make one takes longer than to fill it."""
+    """A command for the forward_command_controllers."""
 
-    def __init__(self) -> None:
-        self._message = Float64MultiArray()
+    def __init__(self, serialize: Serialize) -> None:
+        self._serialize, self._templates = serialize, dict[int, MessageTemplate]()
 
-    def fill(self, values: Vector) -> Float64MultiArray:
-        """The message, to be published before the next is asked for."""
-        self._message.data = array.array("d", values.tolist())
-        return self._message
+    def payload(self, values: Vector) -> bytes:
+        """The serialised message."""
+        numbers: list[float] = values.tolist()
+        template = self._templates.get(len(numbers))
+        if template is None:
+            message = Float64MultiArray(data=array.array("d", numbers))
+            template = MessageTemplate("std_msgs/msg/Float64MultiArray", self._serialize(message))
+            self._templates[len(numbers)] = template
+        template.set("data", numbers)
+        return template.payload()
 
 
 class CommandReport:
-    """What was computed and sent in a control period; one message for all periods, as in ArrayCommand.
+    """What was computed and sent in a control period.
 
     :param interface: quantity that the commands carry.
     :param joint_names: in the commands' order.
     :param period: control period [ns].
+    :param serialize: of messages.
     """
 
-    def __init__(self, interface: str, joint_names: list[str], period: int) -> None:
+    def __init__(self, interface: str, joint_names: list[str], period: int, serialize: Serialize) -> None:
         self._message = PolicyCommand(command_interface=interface, joint_names=joint_names, period=1e-9 * period)
+        self._serialize = serialize
+        self._templates: dict[tuple[str, int, int], MessageTemplate] = {}
 
-    def fill(self, command: Command, now: int) -> PolicyCommand:
-        """The message at `now` [ns] on the node's clock, to be published before the next is asked for."""
+    def payload(self, command: Command, now: int) -> bytes:
+        """The serialised message at `now` [ns] on the node's clock."""
+        observation = [] if command.observation is None else command.observation.tolist()
+        action = [] if command.raw_action is None else command.raw_action.tolist()
+        numbers = command.values.tolist()
+        key = (command.reason, len(observation), len(action))
+        template = self._templates.get(key)
+        if template is None:
+            template = self._template(key, len(numbers))
+        template.set_time("stamp", now)
+        template.set_time("state_stamp", command.state_stamp)
+        template.set_time("goal_stamp", command.goal_stamp)
+        template.set("sequence", (command.sequence,))
+        template.set("observation", observation)
+        template.set("raw_action", action)
+        template.set("command", numbers)
+        return template.payload()
+
+    def _template(self, key: tuple[str, int, int], joints: int) -> MessageTemplate:
         message = self._message
-        for stamp, time in (
-            (message.header.stamp, now),
-            (message.state_stamp, command.state_stamp),
-            (message.goal_stamp, command.goal_stamp),
-        ):
-            stamp.sec, stamp.nanosec = divmod(time, 1_000_000_000)
-        message.sequence, message.fault = command.sequence, command.reason
-        observation, action = command.observation, command.raw_action
-        message.observation = array.array("f", () if observation is None else observation.tolist())
-        message.raw_action = array.array("f", () if action is None else action.tolist())
-        message.command = array.array("d", command.values.tolist())
-        return message
+        message.fault = key[0]
+        message.observation, message.raw_action = (array.array("f", bytes(4 * count)) for count in key[1:])
+        message.command = array.array("d", bytes(8 * joints))
+        template = MessageTemplate("qgf_msgs/msg/PolicyCommand", self._serialize(message))
+        if len(self._templates) >= _TEMPLATES_KEPT:
+            self._templates.clear()
+        self._templates[key] = template
+        return template
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,6 +63,7 @@ class PolicyParameters:
     realtime_priority: int
     lock_memory: bool
     cpu: int
+    stay_awake: bool
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
@@ -234,6 +235,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         False,
         "Keep the process's memory from being paged out; needs the memlock limit.",
         counts="start",
+    ),
+    ParameterSpec(
+        "stay_awake",
+        True,
+        "Keep the processors from sleeping while the control loop runs with real-time priority: they then wake in "
+        "time, and take more power. Needs the right to write /dev/cpu_dma_latency; without it the node says so.",
     ),
 )
 

@@ -85,7 +85,7 @@ class PolicyNode(LifecycleNode):
     @property
     def notes(self) -> list[str]:
         """What the operating system did not permit the loop."""
-        return [] if self._session is None else self._session.loop.notes
+        return [] if self._session is None else self._session.notes
 
     # ------------------------------------------------------------------------------------ parameters, refusals
 

@@ -13,11 +13,14 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import JointState as JointStateMessage
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from qgf_core.cdr import MalformedMessage
+from qgf_core.cdr_single import JointStateReader
 from qgf_core.errors import ConfigError
 from qgf_core.robot import RobotSpec
 from qgf_msgs.msg import PolicyCommand
@@ -85,6 +88,12 @@ def _unused(_: Any) -> None:
 def take(subscription: Any) -> Any:
     """The next message of a subscription, or None."""
     taken = subscription.handle.take_message(subscription.msg_type, False)
+    return None if taken is None else taken[0]
+
+
+def take_serialised(subscription: Any) -> bytes | None:
+    """The same as bytes."""
+    taken = subscription.handle.take_message(subscription.msg_type, True)
     return None if taken is None else taken[0]
 
 
@@ -180,8 +189,9 @@ class RosPort:
         self._node, self._estop = node, estop
         self._interface = runner.settings.command_interface
         self._names, self._name_list = robot.joint_names, list(robot.joint_names)
-        self._array = ArrayCommand()
-        self._report = CommandReport(self._interface, self._name_list, runner.control_period)
+        self._reader = JointStateReader()
+        self._array = ArrayCommand(serialize_message)
+        self._report = CommandReport(self._interface, self._name_list, runner.control_period, serialize_message)
         self._stream = TrajectoryStream(runner.manifest.robot, runner.command_period)
         self._frames, self._age_from_stamp = frames, age_from_stamp
         self._simulated = simulated
@@ -245,17 +255,19 @@ class RosPort:
         """Everything that has arrived, merged."""
         ros_now = 0
         for _ in range(2 * STATE_DEPTH):  # a publisher gone wild must not keep the loop here
-            message = take(self._states)
-            if message is None:
+            payload = take_serialised(self._states)
+            if payload is None:
                 break
-            stamp = nanoseconds(message.header.stamp)
+            try:
+                names, position, velocity, effort_length, stamp = self._reader.read(payload)
+            except MalformedMessage as error:
+                self._merger.refuse(f"a message on {self._states.topic_name} is no joint state: {error}")
+                continue
             age = 0
             if stamp and self._age_from_stamp:
                 ros_now = ros_now or (now if self._simulated else self._ros_now())
                 age = ros_now - stamp
-            self._merger.add(
-                message.name, message.position, message.velocity, stamp, now, age, len(message.effort)
-            )
+            self._merger.add(names, position, velocity, stamp, now, age, effort_length)
         return self._merger.snapshot()
 
     def restart(self) -> None:
@@ -283,8 +295,8 @@ class RosPort:
             now = self._ros_now()
             self._commands.publish(stamped_message(values, self._interface, self._name_list, now))
         else:
-            self._commands.publish(self._array.fill(values))
+            self._commands.publish(self._array.payload(values))
 
     def report(self, command: Command) -> None:
         """Tell what was computed and sent in a control period."""
-        self._reports.publish(self._report.fill(command, self._ros_now()))
+        self._reports.publish(self._report.payload(command, self._ros_now()))

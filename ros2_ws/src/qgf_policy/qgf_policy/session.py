@@ -19,7 +19,7 @@ from qgf_policy.joint_state import JointState
 from qgf_policy.loop import ControlLoop, LoopReport
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.preflight import Preflight, warm_up
-from qgf_policy.realtime import Companions
+from qgf_policy.realtime import Awake, Companions
 from qgf_policy.references import ReferenceMessage
 from qgf_policy.ros_port import ClockPort, EstopPort, ReferencePort, RosPort
 from qgf_policy.settings import RealtimeSettings
@@ -80,7 +80,9 @@ class Session:
         clock = SteadyClock() if self._clock_port is None else SimClock(self._clock_port.newest, SteadyClock())
         from_stamp = parameters.state_age_from == "stamp"
         self._port = RosPort(node, flight.robot, self.runner, estop, frames, from_stamp, simulated)
-        realtime = RealtimeSettings(parameters.realtime_priority, parameters.lock_memory, parameters.cpu)
+        realtime = RealtimeSettings(
+            parameters.realtime_priority, parameters.lock_memory, parameters.cpu, parameters.stay_awake
+        )
         self.loop = ControlLoop(
             self.runner,
             self._port,
@@ -100,6 +102,9 @@ class Session:
             self._take_down()
             raise
         self._companions = Companions(realtime, self.loop.thread_id)
+        self._awake = Awake(realtime, self.loop.thread_id)
+        self.notes = self.loop.notes + [note for note in [self._awake.note] if note]
+        """What the operating system did not permit."""
         rate, commands = flight.bundle.manifest.control_rate, 1e9 / self.runner.command_period
         self.summary = (
             f"loaded {flight.path} for {flight.robot.name}: {rate:g} Hz inference, {commands:g} Hz "
@@ -206,6 +211,7 @@ class Session:
         self.loop.stop(self.flight.robot.stop_time + HALT_MARGIN)
         reports = self.loop.reports()
         self._companions.end()
+        self._awake.end()
         self._take_down()
         return reports
 

@@ -75,6 +75,8 @@ class RealtimeSettings:
     """Keep the process's memory from being paged out (mlockall)."""
     cpu: int = -1
     """Processor that the loop's thread is kept on; -1 means any."""
+    stay_awake: bool = False
+    """Keep all processors from sleeping while the loop runs with a priority."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.priority <= 98:

@@ -120,12 +120,12 @@ class Supervisor:
         self._control_period = control_period
         self._going_on = max(period, going_on) + robot.drive.latency + robot.drive.time_constant
         self._confined = space.workspace is not None or bool(space.keep_out)
-        self._saturated = np.zeros(len(robot.joints), dtype=np.int64)
+        self._saturated = [0] * len(robot.joints)
 
     def reset(self, position: Vector) -> None:
         """Begin anew with the arm at `position` (n,) [rad]."""
         self._tracking.reset(position)
-        self._saturated[:] = 0
+        self._saturated = [0] * len(self._saturated)
 
     def judge_start(self, position: Vector, velocity: Vector) -> StateError | None:
         """What forbids starting from joint positions (n,) [rad] and velocities (n,) [rad/s]."""
@@ -162,10 +162,12 @@ class Supervisor:
 
     def judge_action(self, action: NDArray[np.floating]) -> StateError | None:
         """One action (n,) in [-1, 1] of the policy."""
-        full = np.abs(action) >= FULL
-        self._saturated = np.where(full, self._saturated + 1, 0)
-        longest = int(self._saturated.argmax())
-        duration = float(self._saturated[longest]) * self._control_period
+        self._saturated = [
+            periods + 1 if abs(a) >= FULL else 0
+            for a, periods in zip(action.tolist(), self._saturated, strict=True)
+        ]
+        most = max(self._saturated)
+        longest, duration = self._saturated.index(most), most * self._control_period
         if not 0.0 < self._saturation_time < duration - 1e-9:
             return None
         return StateError(

@@ -7,8 +7,6 @@ import bisect
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 STAGES = ("wait", "take", "infer", "limit", "publish")
 """wait: from the deadline until the loop begins; publish: from there until the command and its report are out."""
 HISTOGRAM_EDGES = tuple(1e-6 * edge for edge in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000))
@@ -50,17 +48,17 @@ class LoopTiming:
 
     def __init__(self, period: int) -> None:
         self.period = period
-        self._overrun = np.zeros(max(1, round(OVERRUN_WINDOW * 1e9 / period)), dtype=np.bool_)
-        self._late = np.zeros(max(1, round(LATE_WINDOW * 1e9 / period)), dtype=np.bool_)
+        self._overrun = bytearray(max(1, round(OVERRUN_WINDOW * 1e9 / period)))
+        self._late = bytearray(max(1, round(LATE_WINDOW * 1e9 / period)))
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, as on activation."""
-        self._late[:] = False
+        self._late[:] = bytes(len(self._late))
         self._late_count = self._cycles = 0
         self._last_start = 0
         self._histogram = [[0] * (len(_EDGES) + 1) for _ in STAGES]
-        self._overrun[:] = False
+        self._overrun[:] = bytes(len(self._overrun))
         self._overrun_count = self._periods = 0
         self._clear_report()
 
@@ -84,7 +82,7 @@ class LoopTiming:
 
     def _record(self, late: bool) -> None:
         slot = self._cycles % len(self._late)
-        self._late_count += int(late) - int(self._late[slot])
+        self._late_count += late - self._late[slot]
         self._late[slot] = late
         self._cycles += 1
 
@@ -93,7 +91,7 @@ class LoopTiming:
         ones before it."""
         for bad in [True] * min(skipped, len(self._overrun)) + [overrun]:
             slot = self._periods % len(self._overrun)
-            self._overrun_count += int(bad) - int(self._overrun[slot])
+            self._overrun_count += bad - self._overrun[slot]
             self._overrun[slot] = bad
             self._periods += 1
         return self._overrun_count / len(self._overrun)

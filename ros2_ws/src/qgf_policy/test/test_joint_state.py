@@ -155,3 +155,36 @@ def test_memory_stays_bounded_under_ever_new_layouts_and_refusals(merger):
         merger.add(["j0", f"extra{i}"], [np.nan, 0.0], [0.0, 0.0], stamp=i + 1, now=i)
     assert len(merger._layouts) <= 32
     assert len(merger.snapshot().refusals) <= 16
+
+
+MESSAGES = st.lists(st.tuples(
+    st.permutations(["j0", "j1", "j2", "x"]),
+    st.integers(1, 4),
+    st.lists(st.sampled_from([0.0, -1.5, 1e200, np.nan, np.inf, -np.inf]), min_size=4, max_size=4),
+    st.integers(0, 6),
+    st.integers(0, 40),
+), max_size=12)
+
+
+@given(MESSAGES)
+def test_the_quick_way_does_what_the_thorough_one_does(messages):
+    quick, thorough = JointStateMerger(arm(1, -1, 1), 30), JointStateMerger(arm(1, -1, 1), 30)
+    now = 0
+    for order, length, values, stamp, later in messages:
+        now += later
+        names = sorted(order)[:3] if length == 4 else order[:length]  # the robot's own order is the quick way's
+        numbers = np.array(values[:len(names)])
+        quick.add(tuple(names), numbers, -numbers, stamp, now)
+        thorough._newest = 2**62  # no stamp is newer: the quick way is never gone
+        thorough.add(tuple(names), numbers, -numbers, stamp, now)
+        a, b = quick.snapshot(), thorough.snapshot()
+        for field in ("position", "velocity", "sampled"):
+            np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+        assert (a.stamp, a.missing, kinds(a)) == (b.stamp, b.missing, kinds(b))
+        assert quick.out_of_order == thorough.out_of_order
+
+
+def test_a_message_that_cannot_be_read_is_refused(merger):
+    merger.refuse("cut short")
+    assert kinds(merger.snapshot()) == ["malformed_state"]
+    assert kinds(merger.snapshot()) == []

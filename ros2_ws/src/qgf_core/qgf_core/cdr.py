@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 Fields = tuple[tuple[str, str], ...]
-"""Names and kinds of a message's fields, in order; see `_Reader.read` for the kinds."""
+"""Names and kinds of a message's fields, in order; see `Layout.read` for the kinds."""
 
 _HEADER = (("stamp", "time"), ("frame_id", "string"))
 SCHEMAS: dict[str, Fields] = {
@@ -52,8 +52,12 @@ class Batch:
     indices: npt.NDArray[np.int_]
 
 
-class _Reader:
-    """Walks one message and notes where its numbers lie, and which bytes decide that."""
+class Layout:
+    """Walks one message and notes where its numbers lie, and which bytes decide that.
+
+    `fixed`: (begin, end) of the bytes that every message of this layout shares. `numbers`: by field, where it begins,
+    its kind ("time", or numpy's with the byte order) and how many there are, None for a single one. `texts`: by field.
+    """
 
     def __init__(self, payload: bytes) -> None:
         if len(payload) < 4 or payload[0] != 0 or payload[1] not in (0, 1, 6, 7):
@@ -124,7 +128,7 @@ class Decoder:
 
     def __init__(self, kind: str) -> None:
         self._fields = SCHEMAS[kind]
-        self._layouts: dict[int, tuple[_Reader, npt.NDArray[np.int_], npt.NDArray[np.uint8]]] = {}
+        self._layouts: dict[int, tuple[Layout, npt.NDArray[np.int_], npt.NDArray[np.uint8]]] = {}
 
     def decode(self, payloads: Sequence[bytes]) -> tuple[list[Batch], int]:
         """Batches in the order of the payloads, and how many of these were malformed."""
@@ -147,18 +151,14 @@ class Decoder:
             first += count
         return batches, malformed
 
-    def _layout(self, payload: bytes) -> tuple[_Reader, npt.NDArray[np.int_], npt.NDArray[np.uint8]] | None:
+    def _layout(self, payload: bytes) -> tuple[Layout, npt.NDArray[np.int_], npt.NDArray[np.uint8]] | None:
         """That of the last message of this size, if it fits, else a new one; None for a malformed message."""
         row = np.frombuffer(payload, np.uint8)
         known = self._layouts.get(len(payload))
         if known is not None and np.array_equal(row[known[1]], known[2]):
             return known
         try:
-            reader = _Reader(payload)
-            for name, kind in self._fields:
-                reader.read(name, kind)
-                if name == "points":
-                    _enter_points(reader)
+            reader = layout_of(payload, self._fields)
         except MalformedMessage:
             return None
         fixed = np.concatenate([np.arange(begin, end) for begin, end in reader.fixed])
@@ -168,7 +168,17 @@ class Decoder:
         return layout
 
 
-def _enter_points(reader: _Reader) -> None:
+def layout_of(payload: bytes, fields: Fields) -> Layout:
+    """The layout of one message. :raises MalformedMessage: it is none of this type, or cut short."""
+    layout = Layout(payload)
+    for name, kind in fields:
+        layout.read(name, kind)
+        if name == "points":
+            _enter_points(layout)
+    return layout
+
+
+def _enter_points(reader: Layout) -> None:
     """The number of points must be known, as it decides whether there is a first one to read."""
     begin = reader.numbers["points"][0]
     reader.fixed.append((begin, begin + 4))

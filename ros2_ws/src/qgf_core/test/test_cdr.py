@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_typestore
 
-from qgf_monitor.cdr import SCHEMAS, Decoder
+from qgf_core.cdr import SCHEMAS, Decoder
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 JOINT_STATE, ARRAY = "sensor_msgs/msg/JointState", "std_msgs/msg/Float64MultiArray"
