@@ -35,7 +35,7 @@ from qgf_core.robot import load_robot, read_urdf
 from qgf_demo.domain import Domain
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 
 RATE, LAG = 50.0, 0.06
 ROUGH_GOAL, CALM_GOAL = (0.5, 0.2, 0.4), (0.5, -0.2, 0.4)

@@ -60,13 +60,19 @@ def nodes(folder):
         "trainer_node": ["-m", "qgf_trainer.trainer_node", "--ros-args", "-p", f"output_root:={folder}"],
     }
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    children = [subprocess.Popen([sys.executable, *words, "-r", "__ns:=/handed"], env=environment)
-                for words in starts.values()]
-    yield children
-    for child in children:
+    children = {name: subprocess.Popen([sys.executable, *words, "-r", "__ns:=/handed"], env=environment)
+                for name, words in starts.items()}
+    yield children.values()
+    for child in children.values():
         child.send_signal(signal.SIGINT)
-    for child in children:
-        assert child.wait(20) == 0
+    codes = {}
+    for name, child in children.items():
+        try:
+            codes[name] = child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()  # it would disturb the tests that follow
+            codes[name] = f"still running after 20 s, killed with {child.wait()}"
+    assert codes == dict.fromkeys(children, 0)
 
 
 @pytest.fixture

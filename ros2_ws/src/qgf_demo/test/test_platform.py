@@ -184,6 +184,7 @@ def test_env_enters_the_environment_from_an_empty_one() -> None:
     assert same == "same"
 
 
+@pytest.mark.alone
 def test_setup_is_quick_when_nothing_has_changed() -> None:
     begun = time.monotonic()
     shown = run(QGF, "setup")

@@ -28,7 +28,7 @@ from qgf_core.robot import load_robot, read_urdf
 from qgf_demo.domain import Domain
 from qgf_msgs.msg import PolicyCommand, PolicyStatus
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 
 PANDA = load_robot("panda")
 RATE, AHEAD = 50.0, 0.06

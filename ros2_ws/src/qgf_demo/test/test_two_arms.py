@@ -22,7 +22,7 @@ from qgf_core.observation import ObservationTerm
 from qgf_core.robot import load_robot, read_urdf
 from qgf_demo import dds
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 
 PANDA = load_robot("panda")
 JOINT, ACTION = 4, 0.1

@@ -30,7 +30,7 @@ from qgf_msgs.msg import PolicyCommand, PolicyStatus
 
 NODE = "/policy_node"
 PERIOD = 0.01
-START = ["-c", "from qgf_policy.start import main; main()", "--ros-args"]
+START = ["-c", "from qgf_policy.start import main; main()"]
 ARM = [str(Path(__file__).with_name("fake_arm.py"))]
 
 
@@ -199,15 +199,19 @@ class Child:
         self.popen.wait(10)
 
 
-def policy_node(domain, errors, remap=(), start=START, **parameters):
-    """policy_node as a child, before an arm that nobody gets hurt by.
+def words_for_policy_node(remap=(), **parameters):
+    """The node's arguments from --ros-args on, before an arm that nobody gets hurt by.
 
     :param remap: rules such as "joint_states:=other".
-    :param start: what Python runs.
     """
     parameters = {"allow_controller_without_timeout": "true"} | parameters
     options = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    options += [word for rule in remap for word in ("-r", rule)]
-    return Child([*start, *options], domain, errors)
+    return ["--ros-args", *options, *(word for rule in remap for word in ("-r", rule))]
 
 
+def policy_node(domain, errors, remap=(), start=START, **parameters):
+    """policy_node as a child.
+
+    :param start: what Python runs.
+    """
+    return Child([*start, *words_for_policy_node(remap, **parameters)], domain, errors)

@@ -16,7 +16,7 @@ from qgf_msgs.msg import PolicyStatus
 from qgf_msgs.srv import LoadPolicy
 from qgf_policy.parameters import PARAMETERS
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]
 
 PERIOD = 0.01
 STALE = 0.03

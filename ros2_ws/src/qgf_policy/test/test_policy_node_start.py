@@ -2,7 +2,11 @@
 """How policy_node starts, ends and refuses, as a process over DDS."""
 
 import collections
+import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -63,26 +67,58 @@ def test_a_signal_while_starting_ends_without_a_traceback(start, reaching_bundle
     assert "Traceback" not in node.text()
 
 
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ({"bundle": "/nowhere/bundle.pt"}, "/nowhere/bundle.pt: cannot be read"),
-        ({"bundle": "GOOD", "robot": "iiwa"}, "the robot 'iiwa' has"),
-        ({"bundle": "GOOD", "control_rate": "50"}, "50 Hz is not the 100 Hz"),
-        ({"bundle": "GOOD", "speed_scale": "7.0"}, "speed_scale"),
-        ({"bundle": "GOOD", "autostart": "maybe"}, "autostart"),
-        ({"bundle": "GOOD", "qos_overrides./policy_node/status.publisher.reliability": "much"}, "qos_overrides"),
-        ({"bundle": "GOOD", "qos_overrides./joint_states.subscription.history": "all"}, "qos_overrides"),
-        ({"bundle": "GOOD", "qos_overrides./joint_states.subscription.depth": "-1"}, "qos_overrides"),
-    ],
-)
-def test_a_users_mistake_is_one_line_and_exit_code_2(start, reaching_bundle, parameters, words):
+MISTAKES = [
+    ({"bundle": "/nowhere/bundle.pt"}, "/nowhere/bundle.pt: cannot be read"),
+    ({"bundle": "GOOD", "robot": "iiwa"}, "the robot 'iiwa' has"),
+    ({"bundle": "GOOD", "control_rate": "50"}, "50 Hz is not the 100 Hz"),
+    ({"bundle": "GOOD", "speed_scale": "7.0"}, "speed_scale"),
+    ({"bundle": "GOOD", "autostart": "maybe"}, "autostart"),
+    ({"bundle": "GOOD", "qos_overrides./policy_node/status.publisher.reliability": "much"}, "qos_overrides"),
+    ({"bundle": "GOOD", "qos_overrides./joint_states.subscription.history": "all"}, "qos_overrides"),
+    ({"bundle": "GOOD", "qos_overrides./joint_states.subscription.depth": "-1"}, "qos_overrides"),
+]
+# Takes pairs of words for the node and a file for its standard error, one pair a line; each line is run as a process
+# of its own, which has what takes two seconds to import from this one. Its exit code is printed.
+FORKING = """
+import json, os, signal, sys
+import qgf_policy.policy_node
+from qgf_policy.start import main
+for line in sys.stdin:
+    words, errors = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv[1:] = words
+        main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def node_once(harness, domain):
+    """`node_once(errors, parameter=value, ...)` -> the exit code of a node that ends by itself."""
+    forking = subprocess.Popen([sys.executable, "-c", FORKING], env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(errors, **parameters):
+        words = [str(word) for word in harness.words_for_policy_node(**parameters)]
+        print(json.dumps([words, str(errors)]), file=forking.stdin, flush=True)
+        return int(forking.stdout.readline())
+
+    yield run
+    forking.stdin.close()
+    assert forking.wait(10.0) == 0
+
+
+@pytest.mark.parametrize(("parameters", "words"), MISTAKES)
+def test_a_users_mistake_is_one_line_and_exit_code_2(node_once, tmp_path, reaching_bundle, parameters, words):
     given = {"autostart": "true"} | {k: reaching_bundle if v == "GOOD" else v for k, v in parameters.items()}
-    node = start(**given)
-    assert node.popen.wait(60.0) == 2
-    lines = [line for line in node.text().splitlines() if line.startswith("qgf: error:")]
-    assert len(lines) == 1 and words in lines[0], node.text()
-    assert "Traceback" not in node.text()
+    assert node_once(tmp_path / "stderr", **given) == 2
+    text = (tmp_path / "stderr").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("qgf: error:")]
+    assert len(lines) == 1 and words in lines[0], text
+    assert "Traceback" not in text
 
 
 def test_a_refusal_without_autostart_is_told_and_the_position_interface_holds(start, operator, arm, reaching_bundle):

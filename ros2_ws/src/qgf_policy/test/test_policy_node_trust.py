@@ -32,7 +32,7 @@ def folder(reaching_bundle, tmp_path_factory):
 @pytest.fixture(scope="module")
 def active(harness, domain, operator, arm, folder):
     """The operator of a node that trusts lab alone, and whose model fails while folder/failing exists."""
-    child = harness.policy_node(domain, folder / "stderr", start=[RAISING, folder / "failing", "--ros-args"],
+    child = harness.policy_node(domain, folder / "stderr", start=[RAISING, folder / "failing"],
                                 bundle=folder / "first.pt", trusted_keys=folder / "trusted", autostart="true")
     operator.reach(PolicyStatus.HOLDING, timeout=60.0)
     operator.bring_to_active()

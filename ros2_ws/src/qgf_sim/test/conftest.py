@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real processes that talk over DDS, in a domain that no other run on this machine uses."""
+"""Real processes that talk over DDS."""
 
 from __future__ import annotations
 
@@ -13,24 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from qgf_demo.domain import Domain
-
 ENDS_WITHIN = 5.0
 """Time in which a node that is asked to end has to be gone [s]."""
 APPEARS_WITHIN = 20.0
 """Patience with discovery and busy machines [s]; waiting is always for a condition."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ros_domain():
-    """A ROS_DOMAIN_ID of our own, held by a lock; the one that is set already (./qgf test) is kept."""
-    if os.environ.get("ROS_DOMAIN_ID"):
-        yield
-        return
-    with Domain() as domain:
-        os.environ["ROS_DOMAIN_ID"] = str(domain.id)
-        yield
-        del os.environ["ROS_DOMAIN_ID"]
 
 
 class Process:

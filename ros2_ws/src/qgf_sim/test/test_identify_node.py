@@ -69,6 +69,7 @@ class Identify:
         return self.process.returncode, out, err
 
 
+@pytest.mark.alone
 def test_hidden_delay_and_lag_are_found_and_written(arm, robot_yaml, ros):
     """Delay within 10 % or half a period of the states, time constant within 15 %."""
     namespace, _, truths = arm({"delay": 0.017, "time_constant": 1.5, "gain": 0.9}, physics_rate=400.0)

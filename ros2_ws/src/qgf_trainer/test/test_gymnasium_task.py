@@ -278,12 +278,12 @@ def test_a_rival_takes_the_place_of_the_fields_losses(tmp_path, capsys):
 
 SETTINGS = [
     *("--override", "learner.hidden=[32, 32]", "--override", "sac.hidden=[32, 32]"),
-    *("--override", "warmup_steps=400", "--override", "checkpoint_steps=400", "--override", "batch_size=64"),
+    *("--override", "warmup_steps=200", "--override", "checkpoint_steps=300", "--override", "batch_size=32"),
 ]
 
 
 def command(folder, *more):
-    line = [sys.executable, "-m", "qgf_trainer.cli", "train", "--task", "Pendulum-v1", "--steps", "1600"]
+    line = [sys.executable, "-m", "qgf_trainer.cli", "train", "--task", "Pendulum-v1", "--steps", "1000"]
     return [*line, "--out", str(folder), "--progress", "json", *SETTINGS, *more]
 
 
