@@ -175,7 +175,7 @@ def window_cost() -> dict[str, float]:
     from qgf_core.sliding_window import SlidingWindow
     from qgf_monitor.config import load_config
     from qgf_monitor.recorder import Source
-    from qgf_monitor.reports import make_report
+    from qgf_monitor.reports import make_reports
 
     config, rng, found = load_config(), np.random.default_rng(0), {}
     for samples in (2000, 8000, 32000):
@@ -185,7 +185,7 @@ def window_cost() -> dict[str, float]:
         times = []
         for _ in range(7):
             began = time.process_time()
-            make_report(source, None, config, samples / RATE)
+            make_reports([source], None, config, samples / RATE, {}, {})
             times.append(time.process_time() - began)
         found[f"window_{samples}_ms"] = 1e3 * min(times)
     found["window_cost_exponent"] = math.log(found["window_32000_ms"] / found["window_2000_ms"]) / math.log(16.0)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import fft as scipy_fft
 
 from qgf_core.errors import MetricError
-from qgf_core.samples import Array, columns, positive
+from qgf_core.samples import Array, blocks, columns, energy, joint_rows, positive
 
 MOST_UNEXPLAINED = 0.5
 """Share of the command's variance that may be left unanswered at the best delay; above it there is no delay to tell."""
@@ -46,18 +47,26 @@ def response(command: npt.ArrayLike, measured: npt.ArrayLike, sample_rate: float
     lags = round(positive(longest_lag, "longest_lag") * positive(sample_rate, "sample_rate")) + 1
     if x.shape != y.shape or len(x) < 2 * lags:
         raise MetricError(f"command {x.shape} and measured {y.shape}: give the same shape, at least {2 * lags} samples")
-    difference = y - x
-    error = np.sqrt(np.mean(difference * difference, axis=0))
-    joint = int(np.argmax(x.std(axis=0)))
-    lag = _lag(x[:, joint], y[:, joint], lags, floor)
+    x, y = joint_rows(x), joint_rows(y)
+    number = x.shape[1]
+    error = np.sqrt(np.concatenate([energy(y[some] - x[some]) for some in blocks(x)]) / number)
+    joint = int(np.argmax(np.concatenate([energy(x[some] - x[some].mean(axis=1)[:, None]) for some in blocks(x)])))
+    lag = _lag(x[joint], y[joint], lags, floor)
     if np.isnan(lag):
         return Response(lag, error, error)
-    # Linear between the two samples nearest to the delay.
     whole, part = int(lag), lag - int(lag)
-    end = len(x) - whole - 1
-    later = (1.0 - part) * y[whole:whole + end] + part * y[whole + 1:whole + 1 + end]
-    aligned = later - x[:end]
-    return Response(lag / sample_rate, error, np.sqrt(np.mean(aligned * aligned, axis=0)))
+    aligned = np.sqrt(np.concatenate([_aligned(x[some], y[some], whole, part) for some in blocks(x)]))
+    return Response(lag / sample_rate, error, aligned)
+
+
+def _aligned(x: Array, y: Array, whole: int, part: float) -> Array:
+    """Mean square (n,) of y(t + whole + part) - x(t), (n, T) each, y linear between samples."""
+    end = x.shape[1] - whole - 1
+    later = y[:, whole + 1:whole + 1 + end] - y[:, whole:whole + end]
+    later *= part
+    later += y[:, whole:whole + end]
+    later -= x[:, :end]
+    return energy(later) / end
 
 
 def _lag(x: Array, y: Array, lags: int, floor: float) -> float:
@@ -68,8 +77,8 @@ def _lag(x: Array, y: Array, lags: int, floor: float) -> float:
     if power <= max(floor, 1e-12) ** 2:
         return float("nan")
     y = y - y.mean()
-    size = 1 << (len(y) + overlap - 1).bit_length()
-    product = np.fft.irfft(np.fft.rfft(y, size) * np.conj(np.fft.rfft(x, size)), size)[:lags]
+    size = scipy_fft.next_fast_len(len(y), real=True)  # x ends `lags` before y: nothing comes round the circle
+    product = scipy_fft.irfft(scipy_fft.rfft(y, size) * np.conj(scipy_fft.rfft(x, size)), size)[:lags]
     sums = np.concatenate([[0.0], np.cumsum(y)])
     squares = np.concatenate([[0.0], np.cumsum(y * y)])
     mean = (sums[overlap:overlap + lags] - sums[:lags]) / overlap

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -38,10 +39,44 @@ def columns(signal: npt.ArrayLike, minimum: int, name: str) -> tuple[Array, bool
     return (array[:, None], True) if array.ndim == 1 else (array, False)
 
 
+def joint_rows(samples: Array) -> Array:
+    """`samples` (T, n) as (n, T) with each joint's in one stretch of memory; a view where they lie so already."""
+    rows = samples.T
+    return rows if rows.strides[1] == rows.itemsize else np.ascontiguousarray(rows)
+
+
+BLOCK = 1 << 15
+"""Numbers worked on at a time: with what is made of them they fit into a core's own cache."""
+
+
+def blocks(rows: Array) -> Iterator[slice]:
+    """Slices of the joints of (n, T), as many at a time as `BLOCK` allows."""
+    step = max(1, BLOCK // rows.shape[1])
+    return (slice(first, min(first + step, len(rows))) for first in range(0, len(rows), step))
+
+
+def energy(rows: Array) -> Array:
+    """Sum of squares (n,) of each of (n, T)."""
+    return np.asarray((rows[:, None, :] @ rows[:, :, None])[:, 0, 0])
+
+
+def counts(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int_]:
+    """How many are true (n,) in each of (n, T): row by row, as counting along an axis makes integers of all first."""
+    return np.array([np.count_nonzero(row) for row in flags])
+
+
 def resolution(signal: npt.ArrayLike) -> float:
     """Relative spacing (eps) of the floating-point type that `signal` comes in; float64's for any other type."""
     kind = getattr(signal, "dtype", np.dtype(np.float64))
     return float(np.finfo(kind).eps) if np.issubdtype(kind, np.floating) else float(np.finfo(np.float64).eps)
+
+
+def median(values: Array) -> float:
+    """Of (T,), T >= 1, finite: `numpy.median` without what that costs beside the work."""
+    middle = len(values) // 2
+    # Numpy takes several times as long to find one place than to find two.
+    ordered = np.partition(values, (max(middle - 1, 0), middle))
+    return float(ordered[middle]) if len(values) % 2 else 0.5 * float(ordered[middle - 1] + ordered[middle])
 
 
 def positive(value: float, name: str) -> float:

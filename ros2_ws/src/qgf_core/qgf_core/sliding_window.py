@@ -9,16 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from qgf_core.errors import MetricError
-from qgf_core.samples import Array, positive
-from qgf_core.smoothness import PeriodJitter, Smoothness, measure, period_jitter
+from qgf_core.samples import Array, median, positive
+from qgf_core.smoothness import PeriodJitter, RowFigures, Smoothness, jerk_filter_length, jerk_rms_rows
 from qgf_core.spectral import Spectra
+from qgf_core.time_grid import TimeGrid, TimeGrids
 
 GAP_PERIODS, GAP_DURATION = 10.0, 0.05
 """A silence of more than this many periods and this time [s] cuts the window: filling it would invent smoothness."""
-JITTER_BOUND = 0.3
-"""RMS deviation of the stamps from the uniform grid, in periods, above which all samples are interpolated."""
-MOST_LOST = 4.0
-"""More slots than this times the samples are not believed."""
+PERIOD_FROM = 256
+"""The period is the median of so many of the newest intervals."""
+FEWEST_SAMPLES = 9
+"""Of a window that figures are taken of."""
 SHORTEST_INTERVAL = 1e-6
 """Stamps nearer to each other than this [s] are the same."""
 RESTART_AFTER = 10
@@ -29,40 +30,66 @@ RESTART_AFTER = 10
 class Window:
     """Samples of one window, uniform in time, and what their stamps said.
 
-    `values` (T, n) may be a view into the sliding window: it holds until the next `add`. `stamps` (T0,) [s] are as they
-    came, counted from the newest (0, the others negative).
+    `values` (T, n) may be a view into the sliding window: it holds until the next `add`. They lie joint by joint in the
+    memory, which all formulas make use of. `grid`: of the stamps as they came.
     """
 
     values: Array
-    sample_rate: float
-    """[Hz]."""
-    stamps: Array
+    grid: TimeGrid
     end: float
     """Stamp of the newest sample [s]."""
-    lost: int
-    """Samples that were missing by the stamps, and are interpolated linearly; not counted where `resampled`."""
-    resampled: bool
-    """Whether the stamps were so uneven that all of `values` are interpolated."""
+
+    @property
+    def sample_rate(self) -> float:
+        """[Hz]."""
+        return 1.0 / self.grid.period
+
+    @property
+    def stamps(self) -> Array:
+        """As they came (T0,) [s], counted from the newest (0, the others negative)."""
+        return self.grid.stamps
+
+    @property
+    def lost(self) -> int:
+        """Samples that were missing by the stamps, and are filled in; not counted where `resampled`."""
+        return self.grid.lost
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the stamps were so uneven that all of `values` are interpolated."""
+        return self.grid.resampled
 
     @property
     def duration(self) -> float:
         """From the first sample to one period after the last [s]."""
         return len(self.values) / self.sample_rate
 
+    def _rows(self) -> Array:
+        """(n, T): finite, as the sliding window takes no other."""
+        if len(self.values) < FEWEST_SAMPLES:
+            raise MetricError(f"window: {len(self.values)} samples are too few; give at least {FEWEST_SAMPLES}")
+        return self.values.T
+
     def spectra(self) -> Spectra:
         """Of the values."""
-        return Spectra(self.values, self.sample_rate)
+        return Spectra.of_rows(self._rows(), self.sample_rate)
 
     def measure(self, cutoff: float, deadband: float = 0.0, spectra: Spectra | None = None) -> Smoothness:
         """`qgf_core.smoothness.measure` of the window.
 
         :param cutoff: [Hz]. :param deadband: [unit of the signal]. :param spectra: of the window, if at hand.
         """
-        return measure(self.values, self.sample_rate, cutoff, deadband, spectra)
+        rows = self._rows()
+        return RowFigures(rows, cutoff, np.full(len(rows), deadband), spectra or self.spectra()).of()
+
+    def jerk_rms(self, cutoff: float) -> Array:
+        """`qgf_core.smoothness.jerk_rms` of the window (n,), none (0,) where it is too short. :param cutoff: [Hz]."""
+        length = jerk_filter_length(self.sample_rate, cutoff)
+        return jerk_rms_rows(self.values.T, self.sample_rate, length) if len(self.values) >= length else np.zeros(0)
 
     def jitter(self, period: float | None = None) -> PeriodJitter:
         """`qgf_core.smoothness.period_jitter` of the stamps. :param period: nominal [s], else the median interval."""
-        return period_jitter(self.stamps, float(np.median(np.diff(self.stamps))) if period is None else period)
+        return self.grid.jitter(self.grid.median_interval if period is None else period)
 
 
 class SlidingWindow:
@@ -73,21 +100,24 @@ class SlidingWindow:
     Stamps decide. One that repeats the newest is dropped; so is one that goes back, but ten of those in a row mean that
     the clock was set back, and the window starts afresh. A silence of more than ten periods and 50 ms cuts it. Else
     each sample takes the nearest slot of a uniform grid with its value unchanged, since stamps jitter more than the
-    loops that they come from, and only slots without a sample (lost ones) are interpolated. Where the stamps' RMS
-    deviation from the grid is above 0.3 periods, that picture is wrong: all values are interpolated linearly at the
-    grid's times, which damps content near Nyquist.
+    loops that they come from, and only slots without a sample (lost ones) are filled in: see `qgf_core.gaps`. Where the
+    stamps' RMS deviation from the grid is above 0.3 periods, that picture is wrong: all values are interpolated
+    linearly at the grid's times, which damps content near Nyquist. See `TimeGrid`.
 
     :param duration: [s].
     :param joints: n.
     :param capacity: samples kept at most; at higher rates than capacity / duration the window is shorter.
+    :param grids: shared with the sliding windows of other signals that come with the same stamps.
     """
 
-    def __init__(self, duration: float, joints: int, capacity: int = 4096) -> None:
+    def __init__(self, duration: float, joints: int, capacity: int = 4096, grids: TimeGrids | None = None) -> None:
         self.duration = positive(duration, "duration")
         if joints < 1 or capacity < 2:
             raise MetricError(f"joints: {joints}, capacity: {capacity}; give at least 1 and 2")
         self.joints, self.capacity = joints, capacity
-        self._values: Array = np.zeros((2 * capacity, joints))
+        self._grids = grids or TimeGrids()
+        self._windows: dict[float, Window | None] = {}
+        self._values: Array = np.zeros((joints, 2 * capacity))
         self._stamps: Array = np.zeros(2 * capacity)
         self._next = 0
         self._length = 0
@@ -109,6 +139,7 @@ class SlidingWindow:
     def clear(self) -> None:
         """Forget all samples, but not the counts."""
         self._next = self._length = self._going_back = 0
+        self._windows.clear()
 
     def add(self, stamp: float, values: npt.ArrayLike) -> bool:
         """Take one sample; True if it was kept, False if its stamp repeats or goes back.
@@ -161,7 +192,12 @@ class SlidingWindow:
     def newest(self, count: int) -> Array:
         """The last `count` samples as they came (count, n); a view."""
         stop = self._next + self.capacity
-        return self._values[stop - min(count, self._length):stop]
+        return self._values[:, stop - min(count, self._length):stop].T
+
+    @property
+    def end(self) -> float:
+        """Stamp of the newest sample [s]; 0 while there is none."""
+        return float(self._stamps[self._next - 1 + self.capacity]) if self._length else 0.0
 
     @property
     def _silence(self) -> float:
@@ -169,65 +205,37 @@ class SlidingWindow:
         return max(GAP_PERIODS * self._period, GAP_DURATION) if self._period else 0.0
 
     def _write(self, stamps: Array, rows: Array) -> None:
-        place = (self._next + np.arange(len(stamps))) % self.capacity
-        for half in (place, place + self.capacity):
-            self._values[half] = rows
-            self._stamps[half] = stamps
-        self._next = (self._next + len(stamps)) % self.capacity
-        self._length = min(self._length + len(stamps), self.capacity)
+        """K samples, not more than the capacity, to their two places; where the end is reached, in two parts."""
+        self._windows.clear()
+        first, capacity = self._next, self.capacity
+        room = min(len(stamps), capacity - first)
+        for place, begin, end in ((first, 0, room), (0, room, len(stamps))):
+            for half in (place, place + capacity):
+                self._values[:, half:half + end - begin] = rows[begin:end].T
+                self._stamps[half:half + end - begin] = stamps[begin:end]
+        self._next = (first + len(stamps)) % capacity
+        self._length = min(self._length + len(stamps), capacity)
 
     def window(self, duration: float | None = None) -> Window | None:
         """The samples of the last `duration` [s], of all that are kept by default, since the last gap; None while
-        there are fewer than 3."""
+        there are fewer than 3. The same until the next `add`."""
         duration = self.duration if duration is None else duration
+        if duration not in self._windows:
+            self._windows[duration] = self._window(duration)
+        return self._windows[duration]
+
+    def _window(self, duration: float) -> Window | None:
         if self._length < 3:
             return None
         stop = self._next + self.capacity
         stamps = self._stamps[stop - self._length:stop]
-        intervals = np.diff(stamps)
-        period = self._period = float(np.median(intervals))
+        period = self._period = median(np.diff(stamps[-PERIOD_FROM - 1:]))
         # Half a period of grace keeps the number of samples from flickering with the stamps' rounding.
         first = int(np.searchsorted(stamps, stamps[-1] - duration + 0.5 * period))
-        gaps = np.flatnonzero(intervals[first:] > max(GAP_PERIODS * period, GAP_DURATION))
+        gaps = np.flatnonzero(np.diff(stamps[first:]) > max(GAP_PERIODS * period, GAP_DURATION))
         if len(gaps):
             first += int(gaps[-1]) + 1
         if self._length - first < 3:
             return None
-        values = self._values[stop - self._length + first:stop]
-        return _uniform(values, stamps[first:] - stamps[-1], float(stamps[-1]))
-
-
-def _slots(stamps: Array, counted: Array, total: int) -> tuple[npt.NDArray[np.int_], float, float]:
-    """Ascending stamps (T0,) on a grid of `total` periods: slots (T0,), period [s], RMS deviation [periods].
-
-    :param counted: roughly the slots (T0,), for the grid's phase.
-    """
-    period = (stamps[-1] - stamps[0]) / total
-    slots = np.round(stamps / period - np.median(stamps / period - counted)).astype(int)
-    # A late stamp falls into the slot of its successor, which is in time: it takes the one before.
-    order = np.arange(len(slots))
-    slots = np.minimum.accumulate((slots - order)[::-1])[::-1] + order
-    slots -= slots[0]
-    return slots, float(period), float(np.std(stamps / period - slots))
-
-
-def _uniform(values: Array, stamps: Array, end: float) -> Window:
-    """A window of samples (T0, n) at ascending stamps (T0,) of which the last is 0, at `end` [s]."""
-    intervals = np.diff(stamps)
-    steps = np.round(intervals / np.median(intervals))
-    if steps.sum() > MOST_LOST * len(steps):
-        steps[:] = 1.0  # bursts, whose short intervals say nothing of the rate
-    counted = np.concatenate([[0.0], np.cumsum(steps)])
-    slots, period, deviation = _slots(stamps, counted, max(int(counted[-1]), 1))
-    if deviation > 0.1:
-        # Strong jitter makes the count wrong by a few: the right one leaves the smallest deviation.
-        nearby = {len(steps), *range(max(1, int(counted[-1]) - 3), int(counted[-1]) + 4)}
-        slots, period, deviation = min((_slots(stamps, counted, n) for n in sorted(nearby)), key=lambda fit: fit[2])
-    resampled = deviation > JITTER_BOUND
-    lost = 0 if resampled else int(slots[-1]) + 1 - len(slots)
-    if resampled:
-        grid = np.arange(int(np.floor(-stamps[0] / period * (1.0 + 1e-9))), -1, -1) * -period
-        values = np.column_stack([np.interp(grid, stamps, column) for column in values.T])
-    elif lost:
-        values = np.column_stack([np.interp(np.arange(slots[-1] + 1), slots, column) for column in values.T])
-    return Window(values, 1.0 / period, stamps, end, lost, resampled)
+        grid = self._grids.of(stamps[first:] - stamps[-1])
+        return Window(grid.spread(self._values[:, stop - self._length + first:stop]).T, grid, float(stamps[-1]))

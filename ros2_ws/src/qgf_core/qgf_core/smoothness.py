@@ -21,7 +21,7 @@ from scipy import fft as scipy_fft
 from scipy import signal as scipy_signal
 
 from qgf_core.errors import MetricError
-from qgf_core.samples import Array, PerJoint, columns, per_joint, positive
+from qgf_core.samples import Array, PerJoint, blocks, columns, counts, energy, joint_rows, per_joint, positive
 from qgf_core.spectral import Spectra, band_rms, high_frequency_ratio, spectral_centroid, spectrum
 
 __all__ = [
@@ -33,11 +33,12 @@ __all__ = [
 
 # --- the two forms of Sm --------------------------------------------------------------------------------------------
 
-def _sum_of_frequency_times_magnitude(samples: Array) -> Array:
-    """sum_{i < N // 2} |FFT_i| i / N of (N, n), per joint (n,): frequencies in cycles per sample."""
-    number = samples.shape[0]
-    magnitude = np.abs(scipy_fft.rfft(np.ascontiguousarray(samples.T), axis=1)[:, :number // 2])
-    return np.asarray(magnitude @ (np.arange(number // 2) / number))
+def _sum_of_frequency_times_magnitude(rows: Array) -> Array:
+    """sum_{i < N // 2} |FFT_i| i / N of (n, N), per joint (n,): frequencies in cycles per sample."""
+    number = rows.shape[1]
+    weight = np.arange(number // 2 + 1) / number
+    weight[number // 2] = 0.0
+    return np.asarray(np.abs(scipy_fft.rfft(rows, axis=1)) @ weight)
 
 
 def paper_smoothness(actions: npt.ArrayLike) -> float:
@@ -52,7 +53,7 @@ def paper_smoothness(actions: npt.ArrayLike) -> float:
     :returns: a float also for (T, n) [unit of the actions].
     """
     samples, _ = columns(actions, 2, "actions")
-    return float(np.mean(2.0 / samples.shape[0] * _sum_of_frequency_times_magnitude(samples)))
+    return float(np.mean(2.0 / samples.shape[0] * _sum_of_frequency_times_magnitude(joint_rows(samples))))
 
 
 def amplitude_smoothness(actions: npt.ArrayLike, sample_rate: float) -> float:
@@ -69,7 +70,7 @@ def amplitude_smoothness(actions: npt.ArrayLike, sample_rate: float) -> float:
     positive(sample_rate, "sample_rate")
     number = samples.shape[0]
     bins = number // 2 - 1
-    return float(np.mean(2.0 / bins * (2.0 / number) * _sum_of_frequency_times_magnitude(samples)))
+    return float(np.mean(2.0 / bins * (2.0 / number) * _sum_of_frequency_times_magnitude(joint_rows(samples))))
 
 
 # --- differences ----------------------------------------------------------------------------------------------------
@@ -96,14 +97,15 @@ def sign_flip_index(actions: npt.ArrayLike, deadband: float = 0.0) -> PerJoint:
     samples, flat = columns(actions, 3, "actions")
     if not (math.isfinite(deadband) and deadband >= 0.0):
         raise MetricError(f"deadband: {deadband} must be a finite number of at least 0")
-    return per_joint(_flips(np.diff(samples, axis=0), deadband), flat)
+    return per_joint(_flips(np.diff(joint_rows(samples)), deadband), flat)
 
 
-def _flips(delta: Array, deadband: float) -> Array:
-    """The index (n,) by the differences (T - 1, n)."""
-    counts, negative = np.abs(delta) > deadband, np.signbit(delta)
-    flips = (negative[1:] != negative[:-1]) & counts[1:] & counts[:-1]
-    return np.asarray(np.count_nonzero(flips, axis=0) / len(flips))
+def _flips(delta: Array, deadband: float | Array) -> Array:
+    """The index (n,) by the differences (n, T - 1). :param deadband: for all, or for each joint (n, 1)."""
+    up, down = delta > deadband, delta < -deadband
+    flips = up[:, 1:] & down[:, :-1]
+    flips |= down[:, 1:] & up[:, :-1]
+    return counts(flips) / flips.shape[1]
 
 
 # --- movements ------------------------------------------------------------------------------------------------------
@@ -152,6 +154,29 @@ def _jerk_taps(length: int) -> tuple[Array, Array]:
     return middle, ends
 
 
+@functools.lru_cache(maxsize=16)
+def _jerk_response(length: int, size: int) -> npt.NDArray[np.complex128]:
+    """Transform (size // 2 + 1,) of the taps at the middle, as a convolution takes them."""
+    return np.asarray(scipy_fft.rfft(_jerk_taps(length)[0][::-1], size))
+
+
+def _mean_square_jerk(rows: Array, length: int) -> Array:
+    """Of (n, T), per joint (n,) [unit^2 per sample^6]. :param length: of the fit."""
+    moved = rows - rows[:, :1]  # so that a constant is exactly 0, whatever its size
+    if length == 4:
+        third = np.diff(moved, 3)
+        return energy(third) / third.shape[1]
+    # By FFT: its cost does not grow with the filter's length, which grows with the sample rate. Round the circle only
+    # those values are wrong that the filter does not cover whole.
+    number, ends = rows.shape[1], _jerk_taps(length)[1]
+    size = scipy_fft.next_fast_len(number, real=True)
+    bins = scipy_fft.rfft(moved, size, axis=1)
+    bins *= _jerk_response(length, size)
+    middle = scipy_fft.irfft(bins, size, axis=1, overwrite_x=True)[:, length - 1:number]
+    return (energy(middle) + energy(moved[:, :length] @ ends.T) + energy(moved[:, :-length - 1:-1] @ ends.T)) / (
+        middle.shape[1] + 2 * len(ends))
+
+
 def jerk_rms(position: npt.ArrayLike, sample_rate: float, cutoff: float) -> PerJoint:
     """Root mean square of the third derivative of position [unit / s^3], after a low-pass at `cutoff`.
 
@@ -168,19 +193,13 @@ def jerk_rms(position: npt.ArrayLike, sample_rate: float, cutoff: float) -> PerJ
     """
     length = jerk_filter_length(sample_rate, cutoff)
     samples, flat = columns(position, length, "position")
-    moved = samples - samples[0]  # so that a constant is exactly 0, whatever its size
-    if length == 4:
-        jerk = np.diff(moved, 3, axis=0)
-    else:
-        middle, ends = _jerk_taps(length)
-        jerk = np.concatenate([
-            ends @ moved[:length],
-            # By FFT: its cost does not grow with the filter's length, which grows with the sample rate.
-            scipy_signal.oaconvolve(np.ascontiguousarray(moved.T), middle[None, ::-1], mode="valid", axes=1).T,
-            -(ends @ moved[-length:][::-1])[::-1],
-        ])
-    jerk *= float(sample_rate) ** 3
-    return per_joint(np.sqrt(np.mean(jerk * jerk, axis=0)), flat)
+    return per_joint(jerk_rms_rows(joint_rows(samples), sample_rate, length), flat)
+
+
+def jerk_rms_rows(rows: Array, sample_rate: float, length: int) -> Array:
+    """`jerk_rms` (n,) of signals that were checked already (n, T). :param length: `jerk_filter_length`."""
+    mean_square = np.concatenate([_mean_square_jerk(rows[some], length) for some in blocks(rows)])
+    return np.asarray(np.sqrt(mean_square) * float(sample_rate) ** 3)
 
 
 def sparc(speed: npt.ArrayLike, sample_rate: float, cutoff: float = 10.0, amplitude_threshold: float = 0.05,
@@ -271,8 +290,13 @@ def period_jitter(stamps: npt.ArrayLike, period: float, work: npt.ArrayLike | No
             raise MetricError(f"work: shape {np.shape(work)}; give one duration for each of the {len(periods)} periods")
         late |= durations[:, 0] > nominal
     error = np.abs(periods - nominal)
-    return PeriodJitter(rms=float(np.sqrt(np.mean(error * error))), p99=float(np.percentile(error, 99.0)),
-                        maximum=float(error.max()), overruns=int(late.sum()))
+    # The percentile as numpy.percentile gives it, without what that costs beside the work.
+    place = 0.99 * (len(error) - 1)
+    below = int(place)
+    ordered = np.partition(error, (below, min(below + 1, len(error) - 1)))
+    p99 = ordered[below] + (place - below) * (ordered[min(below + 1, len(error) - 1)] - ordered[below])
+    return PeriodJitter(rms=float(np.sqrt(np.mean(error * error))), p99=float(p99), maximum=float(error.max()),
+                        overruns=int(np.count_nonzero(late)))
 
 
 # --- all that is defined for any signal -----------------------------------------------------------------------------
@@ -283,8 +307,9 @@ class Smoothness:
 
     high_frequency_ratio: Array
     delta_high_frequency_ratio: Array
-    """High-frequency ratio of the differences, which tells chatter from movement; of their newest even number, since
-    the transform of an odd, possibly prime one takes several times as long."""
+    """High-frequency ratio of the differences, which tells chatter from movement. The first one is taken twice, where
+    the window's weight is nought: they are then as many as the samples, and a prime number less of them takes ten times
+    as long to transform."""
     band_rms: Array
     spectral_centroid: Array
     mean_absolute_delta: Array
@@ -305,23 +330,44 @@ def measure(signal: npt.ArrayLike, sample_rate: float, cutoff: float, deadband: 
     :param spectra: of this signal, where the caller has them.
     """
     samples, _ = columns(signal, 9, "signal")
-    if not (math.isfinite(deadband) and deadband >= 0.0):
-        raise MetricError(f"deadband: {deadband} must be a finite number of at least 0")
-    spectra = spectra or Spectra(signal, sample_rate)
-    # What several of them share is worked out once.
-    differences = np.diff(samples, axis=0)
-    delta = differences[len(differences) % 2:]
-    variation = np.mean(np.abs(differences), axis=0)
-    number = len(samples)
-    paper = float(np.mean(2.0 / number * _sum_of_frequency_times_magnitude(samples)))
-    return Smoothness(
-        high_frequency_ratio=spectra.high_frequency_ratio(cutoff),
-        delta_high_frequency_ratio=Spectra(delta, sample_rate).high_frequency_ratio(cutoff),
-        band_rms=spectra.band_rms(cutoff),
-        spectral_centroid=spectra.centroid(),
-        mean_absolute_delta=variation,
-        total_variation_rate=sample_rate * variation,
-        sign_flip_index=_flips(differences, deadband),
-        paper_smoothness=paper,
-        amplitude_smoothness=2.0 / (number // 2 - 1) * paper,
-    )
+    rows = joint_rows(samples)
+    return RowFigures(rows, cutoff, np.full(len(rows), deadband), spectra or Spectra(signal, sample_rate)).of()
+
+
+class RowFigures:
+    """`measure` of signals that were checked already, (n, T), of one or several sources: together they cost less.
+
+    :param rows: (n, T), T >= 9.
+    :param cutoff: [Hz].
+    :param deadband: for each joint (n,) [unit of its signal].
+    :param spectra: of the rows.
+    """
+
+    def __init__(self, rows: Array, cutoff: float, deadband: Array, spectra: Spectra) -> None:
+        if not (np.isfinite(deadband).all() and deadband.min() >= 0.0):
+            raise MetricError(f"deadband: {deadband.min()} must be a finite number of at least 0")
+        self._number, self._rate = rows.shape[1], spectra.sample_rate
+        self._variation, self._flips, self._chatter, self._magnitude = (np.empty(len(rows)) for _ in range(4))
+        for some in blocks(rows):
+            # What several of them share is worked out once, while it is in the cache.
+            differences = np.empty((some.stop - some.start, self._number))
+            np.subtract(rows[some, 1:], rows[some, :-1], out=differences[:, 1:])
+            differences[:, 0] = differences[:, 1]
+            self._variation[some] = np.abs(differences[:, 1:]).sum(axis=1)
+            self._flips[some] = _flips(differences[:, 1:], deadband[some, None])
+            self._chatter[some] = Spectra.of_rows(differences, self._rate).high_frequency_ratio(cutoff)
+            self._magnitude[some] = _sum_of_frequency_times_magnitude(rows[some])
+        self._variation /= self._number - 1
+        self._ratio, self._rms = spectra.high_frequency_ratio(cutoff), spectra.band_rms(cutoff)
+        self._centroid = spectra.centroid()
+
+    def of(self, joints: slice = slice(None)) -> Smoothness:
+        """The figures of these joints, the averages over them."""
+        paper = float(np.mean(2.0 / self._number * self._magnitude[joints]))
+        return Smoothness(
+            high_frequency_ratio=self._ratio[joints], delta_high_frequency_ratio=self._chatter[joints],
+            band_rms=self._rms[joints], spectral_centroid=self._centroid[joints],
+            mean_absolute_delta=self._variation[joints], total_variation_rate=self._rate * self._variation[joints],
+            sign_flip_index=self._flips[joints], paper_smoothness=paper,
+            amplitude_smoothness=2.0 / (self._number // 2 - 1) * paper,
+        )

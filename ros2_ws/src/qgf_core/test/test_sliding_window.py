@@ -100,7 +100,7 @@ def test_a_gap_cuts_the_window():
     assert window.lost == 0
 
 
-def test_lost_samples_are_interpolated_and_the_others_stay_as_they_are():
+def test_lost_samples_are_filled_in_and_the_others_stay_as_they_are():
     stamps = np.arange(200) * 0.01
     values = tone(stamps, 20.0)
     kept = np.ones(200, dtype=bool)
@@ -112,8 +112,8 @@ def test_lost_samples_are_interpolated_and_the_others_stay_as_they_are():
     assert window.sample_rate == pytest.approx(100.0)
     assert window.values.shape == (200, 2)
     assert np.array_equal(window.values[kept], values[kept])
-    assert window.values[17] == pytest.approx((values[16] + values[18]) / 2)
-    assert window.values[91] == pytest.approx((values[89] + 2 * values[92]) / 3)
+    # Straight lines would miss chatter of 0.1 by 0.02 to 0.18 here.
+    assert window.values == pytest.approx(values, abs=1e-3)
 
 
 @pytest.mark.parametrize("jitter", [0.02, 0.1, 0.2])

@@ -50,6 +50,11 @@ class Alarm:
         self._since: float | None = None
         self._rising = False
 
+    @property
+    def calm(self) -> bool:
+        """Whether it is OK and not about to rise."""
+        return self.level == Level.OK and self._since is None
+
     def _reached(self, value: float, factor: float) -> Level:
         if value >= factor * self.bounds.error:
             return Level.ERROR
@@ -80,6 +85,7 @@ class SourceHealth:
     def __init__(self, source: str, config: MonitorConfig) -> None:
         self.config, self._source = config, source
         self._rough: list[Alarm] = []
+        self._calm = True
         self._overruns = Alarm(config.overruns, config)
         self._lost = Alarm(config.lost, config)
 
@@ -99,9 +105,14 @@ class SourceHealth:
         # cutoff: only a joint with both, much of it and mostly chatter, is rough.
         rough = np.where(report.delta_high_frequency_ratio >= self.config.chatter_ratio, figure, 0.0)
         if len(self._rough) != len(rough) or self._rough[0].bounds is not bounds:
-            self._rough = [Alarm(bounds, self.config) for _ in rough]
-        joints = tuple(alarm.update(float(value), now) for alarm, value in zip(self._rough, rough, strict=True))
-        joint = max(range(len(rough)), key=lambda j: (joints[j], rough[j]))
+            self._rough, self._calm = [Alarm(bounds, self.config) for _ in rough], True
+        joint = int(np.argmax(rough))
+        if self._calm and rough[joint] < bounds.warn:  # no alarm has anything to say
+            joints = (Level.OK,) * len(rough)
+        else:
+            joints = tuple(alarm.update(float(value), now) for alarm, value in zip(self._rough, rough, strict=True))
+            joint = max(range(len(rough)), key=lambda j: (joints[j], rough[j]))
+            self._calm = all(alarm.calm for alarm in self._rough)
         late = report.overruns / max(1, report.samples - 1)
         lost = report.lost / (report.samples + report.lost)
         above = f"above {report.high_frequency_cutoff:.3g} Hz"

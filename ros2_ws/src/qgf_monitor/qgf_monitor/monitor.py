@@ -19,7 +19,7 @@ from qgf_core.samples import Array
 from qgf_monitor.config import SOURCES, MonitorConfig
 from qgf_monitor.health import FieldHealth, Level, PolicyHealth, SourceHealth, Verdict, silent
 from qgf_monitor.recorder import INFERENCE, Recorder, Source
-from qgf_monitor.reports import Figures, Movements, Report, answer, make_report
+from qgf_monitor.reports import Figures, Movements, Report, answer, make_reports
 
 OPTIONAL = {"joint_effort"}
 """Signals that many arms do not send."""
@@ -149,36 +149,43 @@ class Monitor:
 
         :param now: on a steady clock [s].
         """
-        for name, source in self.recorder.sources.items():
-            if name not in self.config.sources:
-                continue
-            for duration in self.config.windows:
-                self._judge(name, source, duration, now)
+        for duration in self.config.windows:
+            heard = [source for name, source in self.recorder.sources.items()
+                     if name in self.config.sources and not self._stale(source, duration, now)]
+            baselines = {source.name: self._baselines[source.name] for source in heard
+                         if source.name in self._baselines and source.joint_names == self._baseline_joints}
+            made = make_reports(heard, self.recorder.control_period, self.config, duration, baselines,
+                                self.recorder.publishers)
+            for source in heard:
+                if source.name in made:
+                    self._judge(source, duration, made[source.name], now)
         return list(self._latest.values())
 
-    def _judge(self, name: str, source: Source, duration: float, now: float) -> None:
-        key = (name, duration)
-        age, previous, health = now - source.arrival, self._latest.get(key), self._health[key]
+    def _stale(self, source: Source, duration: float, now: float) -> bool:
+        """Whether a signal is silent; then its last figures are told with that verdict."""
+        key, age = (source.name, duration), now - source.arrival
+        previous = self._latest.get(key)
         period = source.period or (1.0 / previous.report.rate if previous else 0.0)
-        if health.is_stale(age, period):
-            if previous:
-                reason = self.recorder.fault if name == "raw_action" else ""
-                verdict = silent(age, reason, len(source.joint_names))
-                self._latest[key] = dataclasses.replace(previous, verdict=verdict, message_age=age)
-            return
-        baseline = self._baselines.get(name) if source.joint_names == self._baseline_joints else None
-        try:
-            made = make_report(source, self.recorder.control_period, self.config, duration, baseline,
-                               self.recorder.publishers.get(name, 0))
-        except MetricError as error:
-            self._unjudged[name] = str(error)
+        if not self._health[key].is_stale(age, period):
+            return False
+        if previous:
+            reason = self.recorder.fault if source.name == "raw_action" else ""
+            verdict = silent(age, reason, len(source.joint_names))
+            self._latest[key] = dataclasses.replace(previous, verdict=verdict, message_age=age)
+        return True
+
+    def _judge(self, source: Source, duration: float, made: Figures | MetricError, now: float) -> None:
+        name, key = source.name, (source.name, duration)
+        if isinstance(made, MetricError):
+            self._unjudged[name] = str(made)
             self._latest.pop(key, None)
             return
-        if made is None:
-            return
         self._unjudged.pop(name, None)
-        report = dataclasses.replace(made.report, **self._more(name, source, duration))
-        self._latest[key] = Judgement(report, health.judge(report, now), age, dataclasses.replace(made, report=report))
+        more = self._more(name, source, duration)
+        if more:
+            made = dataclasses.replace(made, report=dataclasses.replace(made.report, **more))
+        verdict = self._health[key].judge(made.report, now)
+        self._latest[key] = Judgement(made.report, verdict, now - source.arrival, made)
 
     def _more(self, name: str, source: Source, duration: float) -> dict[str, Any]:
         """Figures that need more than one signal's window."""

@@ -19,7 +19,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import CallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -33,7 +32,7 @@ from qgf_core.errors import QgfError
 from qgf_core.manifest import Manifest, read_manifest
 from qgf_core.q_field import FieldFigures
 from qgf_monitor.attribution import Act
-from qgf_monitor.config import SOURCES, load_config
+from qgf_monitor.config import load_config
 from qgf_monitor.explanation import explain, policy_of, to_json
 from qgf_monitor.health import Level
 from qgf_monitor.inputs import KINDS, Input, command_kind
@@ -41,12 +40,16 @@ from qgf_monitor.monitor import Diagnosis, Judgement, Monitor
 from qgf_monitor.recorder import JOINT_STATE
 from qgf_monitor.reports import Figures, Report
 from qgf_monitor.run_node import run
+from qgf_monitor.ticks import Ticks
 from qgf_msgs.msg import PolicyCommand, PolicyStatus, SmoothnessReport, Spectrum
 
 DEPTH = 2000
 """Messages a subscription holds: two seconds at 1 kHz."""
-AT_ONCE = 2
-"""Spectra sent without a pause."""
+AT_ONCE = 300_000
+"""Bytes of spectra sent without a pause: more of them would overrun the listeners' sockets, and reports would be lost
+with them and come a heartbeat later."""
+PAUSE = 0.03
+"""Between them [s]."""
 TYPES = {KINDS[kind.__name__]: kind for kind in (JointState, Float64MultiArray, JointTrajectory, PolicyCommand)}
 MODES = {getattr(PolicyStatus, name): name
          for name in ("UNCONFIGURED", "INACTIVE", "RAMPING", "ACTIVE", "HOLDING", "HALTING", "ESTOPPED")}
@@ -108,17 +111,18 @@ class MonitorNode(Node):
         self._spectra = self.create_publisher(Spectrum, "~/spectrum", 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._plain: dict[str, Publisher] = {}
+        self._heard: set[str] = set()
+        """Plain topics that somebody listens to, and "" for the spectra, as of the last look; others cost nothing."""
         self._judgements: list[Judgement] = []
         self._due: list[Figures] = []
         self._next_spectra = 0.0
         self._policy: tuple[str, Manifest, Act | None] | None = None
         self.create_service(Trigger, "~/explain", self._explain)
-        # A stopped simulation must not silence the monitor: its timers run on the steady clock.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        several = 1.2 * len(SOURCES) / AT_ONCE * config.spectrum_rate
-        for rate, callback in ((config.report_rate, self._report), (several, self._publish_spectra),
-                               (config.diagnostics_rate, self._diagnose), (config.critic_rate, self._look_at_field)):
-            self.create_timer(1.0 / rate, callback, clock=steady)
+        # On the steady clock: a stopped simulation must not silence the monitor.
+        self.ticks = Ticks()
+        for rate, work in ((config.report_rate, self._report), (config.diagnostics_rate, self._diagnose),
+                           (config.critic_rate, self._look_at_field), (1.0, self._look_for_listeners)):
+            self.ticks.every(1.0 / rate, work)
         self.get_logger().info(f"watching {commands.topic_name} and {states.topic_name}")
 
     def _parameter(self, name, default, description):
@@ -173,28 +177,42 @@ class MonitorNode(Node):
             self._reports.publish(report_message(aged, self.get_clock().now().to_msg()))
             if judgement.report.nominal_window == self.monitor.config.windows[0]:
                 self._publish_plain(judgement.report)
-
-    def _publish_plain(self, report: Report) -> None:
-        for name in self.monitor.config.plain:
-            value = plain_value(report, name)
-            if value is None:
-                continue
-            topic = f"~/plain/{report.source}/{name}"
-            if topic not in self._plain:
-                self._plain[topic] = self.create_publisher(Float64, topic, 10)
-            self._plain[topic].publish(Float64(data=value))
-
-    def _publish_spectra(self) -> None:
-        """A few of those that are due: all at once, some 100 kB each, would overrun the listeners' sockets, and reports
-        would be lost with them and come a heartbeat later."""
-        now = time.monotonic()
-        if now >= self._next_spectra:
-            self._next_spectra = max(self._next_spectra + 1.0 / self.monitor.config.spectrum_rate, now)
+        tick = 1.0 / self.monitor.config.report_rate
+        if "" in self._heard and now >= self._next_spectra - 0.5 * tick:
+            self._next_spectra = max(self._next_spectra, now - tick) + 1.0 / self.monitor.config.spectrum_rate
+            waiting = bool(self._due)
             self._due = [judgement.figures for judgement in self._judgements
                          if judgement.report.nominal_window == self.monitor.config.windows[0]
                          and judgement.verdict.level != Level.STALE]
-        for _ in range(min(AT_ONCE, len(self._due))):
-            self._spectra.publish(spectrum_message(self._due.pop()))
+            if not waiting:
+                self._publish_spectra()
+
+    def _look_for_listeners(self) -> None:
+        self._heard = {key for key, publisher in {"": self._spectra, **self._plain}.items()
+                       if publisher.get_subscription_count()}
+
+    def _publish_plain(self, report: Report) -> None:
+        for name in self.monitor.config.plain:
+            key = f"{report.source}/{name}"
+            publisher = self._plain.get(key)
+            if publisher is not None and key not in self._heard:
+                continue
+            value = plain_value(report, name)
+            if value is None:
+                continue
+            if publisher is None:
+                publisher = self._plain[key] = self.create_publisher(Float64, f"~/plain/{key}", 10)
+            publisher.publish(Float64(data=value))
+
+    def _publish_spectra(self) -> None:
+        """Some of those that are due; the others after a pause."""
+        sent = 0
+        while self._due and sent < AT_ONCE:
+            figures = self._due.pop()
+            sent += 4 * figures.spectra.power.size
+            self._spectra.publish(spectrum_message(figures))
+        if self._due:
+            self.ticks.once(PAUSE, self._publish_spectra)
 
     def _look_at_field(self) -> None:
         """Take what the critic said of the states before, and ask it about the newest."""

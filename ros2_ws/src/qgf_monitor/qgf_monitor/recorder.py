@@ -13,12 +13,15 @@ import numpy.typing as npt
 
 from qgf_core.samples import Array
 from qgf_core.sliding_window import SlidingWindow
+from qgf_core.time_grid import TimeGrids
 from qgf_monitor.config import MonitorConfig
 
 Stamps: TypeAlias = npt.NDArray[np.int64]
 MOST_JOINTS = 64
 """A message that names more joints than this is malformed: no window is made for it."""
 MOST_OBSERVATIONS = 1024
+LARGEST = 1e100
+"""Numbers from this on count as not finite: their squares would soon be."""
 INFERENCE = "inference"
 """Not judged, but kept to tell causes: observation, raw action and the age of the state used [s], side by side."""
 JOINT_STATE = {"joint_position": "position", "joint_velocity": "velocity", "joint_effort": "effort"}
@@ -32,7 +35,7 @@ class Counts:
     malformed: int = 0
     """Arrays of different length, a name twice, or too many joints."""
     non_finite: int = 0
-    """Signals with a number that is not finite, for a joint of interest."""
+    """Signals with a number that is not finite, or absurdly large, for a joint of interest."""
     incomplete: int = 0
     """Joint states with some of the joints of interest, but not all."""
     unstamped: int = 0
@@ -96,6 +99,7 @@ class Recorder:
         self._joints_are_given = bool(self.joints)
         self._layout = _Layout((), None)
         self._sequence: int | None = None
+        self._grids = TimeGrids()
 
     def joint_state(self, names: Sequence[str], position: npt.ArrayLike, velocity: npt.ArrayLike, stamp: int,
                     arrival: float, effort: npt.ArrayLike = ()) -> None:
@@ -227,13 +231,13 @@ class Recorder:
              quantity: str = "", period: float | None = None, dropped: int = 0) -> None:
         source = self.sources.get(name)
         if source is None or source.joint_names != joint_names or source.quantity != quantity:
-            window = SlidingWindow(self.config.kept, len(joint_names), self.config.capacity)
+            window = SlidingWindow(self.config.kept, len(joint_names), self.config.capacity, self._grids)
             source = Source(name, joint_names, window, int(stamps[0]), arrival, quantity,
                             dropped=source.dropped if source else 0)
             self.sources[name] = source
         source.period = period
         source.dropped += dropped
-        finite = np.isfinite(values).all(axis=1)
+        finite = (np.abs(values) < LARGEST).all(axis=1)
         self.counts.non_finite += int(np.sum(~finite))
         if source.window.extend((stamps[finite] - source.origin) * 1e-9, values[finite]):
             source.arrival = arrival

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ from qgf_core.errors import MetricError
 from qgf_core.response import Response, response
 from qgf_core.samples import Array
 from qgf_core.sliding_window import Window
+from qgf_core.smoothness import RowFigures
 from qgf_core.spectral import Spectra
 from qgf_monitor.config import MonitorConfig
 from qgf_monitor.recorder import Source
@@ -25,6 +27,8 @@ PEAKS = 3
 """Peaks told for each joint."""
 BINS = 21
 """Of the histogram of periods."""
+LOOK_AGAIN = 0.5
+"""A movement that has ended is looked for so often [s]: the window for it is long."""
 NONE = np.zeros(0)
 
 
@@ -113,13 +117,20 @@ class Movements:
     def __init__(self, config: MonitorConfig) -> None:
         self.config = config
         self._known: tuple[int, tuple[float, float]] | None = None
+        self._looked: tuple[float, tuple[float, float]] = (math.inf, (math.nan, math.nan))
 
     def figures(self, source: Source) -> tuple[float, float]:
         """NaN where there is no whole movement. :param source: "joint_velocity"."""
+        newest = 1e-9 * source.stamp(source.window.end)
+        if not 0.0 <= newest - self._looked[0] < LOOK_AGAIN:
+            self._looked = newest, self._look(source)
+        return self._looked[1]
+
+    def _look(self, source: Source) -> tuple[float, float]:
         window = source.window.window(self.config.movement_window)
         if window is None:
             return math.nan, math.nan
-        speed = np.sqrt(np.einsum("ij,ij->i", window.values, window.values))
+        speed = np.sqrt(np.square(window.values.T).sum(axis=0))
         movement = last_movement(speed, self.config.rest_speed)
         if movement is None:
             return math.nan, math.nan
@@ -127,57 +138,70 @@ class Movements:
         # Stamps jitter, and so does the end by their means: the same within two samples.
         if self._known is None or abs(self._known[0] - end) > 2e9 / window.sample_rate:
             rate = window.sample_rate
-            self._known = end, (float(metrics.sparc(speed[movement], rate, cutoff=self.config.sparc_cutoff)),
-                                float(metrics.ldlj(speed[movement], rate)))
+            try:
+                sparc = float(metrics.sparc(speed[movement], rate, cutoff=self.config.sparc_cutoff))
+            except MetricError:  # nothing of it lies below the cutoff: no movement of an arm
+                sparc = math.nan
+            self._known = end, (sparc, float(metrics.ldlj(speed[movement], rate)))
         return self._known[1]
 
 
-def _histogram(window: Window, period: float) -> tuple[Array, npt.NDArray[np.uint64]]:
-    """Periods in 21 bins from half a period too short to half a period too long; the outermost hold what is beyond."""
-    edges = np.linspace(-0.5 * period, 0.5 * period, BINS + 1)
-    deviation = np.diff(window.stamps) - period
-    place = np.floor((deviation / period + 0.5) * BINS).astype(np.int64)  # the bins are of one width
-    return edges, np.bincount(np.clip(place, 0, BINS - 1), minlength=BINS).astype(np.uint64)
-
-
-def make_report(source: Source, control_period: float | None, config: MonitorConfig, duration: float | None = None,
-                baseline: Baseline | None = None, publishers: int = 0) -> Figures | None:
-    """The figures of a signal's present window; None while it holds fewer than 9 samples.
+def make_reports(sources: Sequence[Source], control_period: float | None, config: MonitorConfig, duration: float,
+                 baselines: Mapping[str, Baseline], publishers: Mapping[str, int]) -> dict[str, Figures | MetricError]:
+    """The figures of the signals' present windows, by their names; nothing for those of fewer than 9 samples, an error
+    for those that are sampled too slowly for the cutoff. Signals with the same stamps are worked out together.
 
     :param control_period: the policy's [s], for the cutoff; None takes the signal's own rate as the control rate.
-    :param duration: of the window [s], the first of the settings' by default.
-    :param baseline: of this signal, with the same joints.
-    :param publishers: of the signal's topic, 0 where nobody counts.
-    :raises MetricError: the signal is sampled too slowly for the cutoff.
+    :param duration: of the window [s].
+    :param baselines: of signals, with the same joints.
+    :param publishers: of the signals' topics, where somebody counts.
     """
-    duration = config.windows[0] if duration is None else duration
-    window = source.window.window(duration)
-    if window is None or len(window.values) < FEWEST_SAMPLES:
-        return None
-    rate = window.sample_rate
-    cutoff = config.high_frequency_share * (rate if control_period is None else 1.0 / control_period)
-    if cutoff > 0.5 * rate:
-        raise MetricError(f"{source.name}: sampled at {rate:.3g} Hz, too slowly for the cutoff of {cutoff:.3g} Hz")
-    settings = config.sources[source.name]
-    spectra = window.spectra()
-    figures = window.measure(cutoff, settings.deadband, spectra)
-    period = source.period or float(np.median(np.diff(window.stamps)))
+    found: dict[str, Figures | MetricError] = {}
+    groups: dict[int, list[tuple[Source, Window]]] = {}
+    for source in sources:
+        window = source.window.window(duration)
+        if window is not None and len(window.values) >= FEWEST_SAMPLES:
+            groups.setdefault(id(window.grid), []).append((source, window))
+    for group in groups.values():
+        rate = group[0][1].sample_rate
+        cutoff = config.high_frequency_share * (rate if control_period is None else 1.0 / control_period)
+        if cutoff > 0.5 * rate:
+            found |= {source.name: MetricError(f"{source.name}: sampled at {rate:.3g} Hz, too slowly for the cutoff of "
+                                               f"{cutoff:.3g} Hz") for source, _ in group}
+            continue
+        rows = [window.values.T for _, window in group]
+        together = rows[0] if len(rows) == 1 else np.concatenate(rows)
+        deadband = np.repeat([config.sources[source.name].deadband for source, _ in group], [len(row) for row in rows])
+        spectra = Spectra.of_rows(together, rate)
+        figures, peaks, first = RowFigures(together, cutoff, deadband, spectra), spectra.peaks(PEAKS), 0
+        for (source, window), row in zip(group, rows, strict=True):
+            joints = slice(first, first + len(row))
+            first = joints.stop
+            found[source.name] = _report(
+                source, window, config, duration, cutoff, figures.of(joints), spectra.part(joints),
+                [kind[:, joints].T.ravel() for kind in peaks], baselines.get(source.name),
+                publishers.get(source.name, 0))
+    return found
+
+
+def _report(source: Source, window: Window, config: MonitorConfig, duration: float, cutoff: float,
+            figures: metrics.Smoothness, spectra: Spectra, peaks: list[Array], baseline: Baseline | None,
+            publishers: int) -> Figures:
+    period = source.period or window.grid.median_interval
     jitter = window.jitter(period)
-    edges, histogram = _histogram(window, period)
-    jerk = NONE
-    if source.quantity == "position" and len(window.values) >= metrics.jerk_filter_length(rate, config.jerk_cutoff):
-        jerk = np.asarray(metrics.jerk_rms(window.values, rate, config.jerk_cutoff))
-    peaks = [kind.T.ravel() for kind in spectra.peaks(PEAKS)]
     known = baseline is not None and len(baseline.band_rms) == len(source.joint_names)
     usual = np.array(baseline.band_rms) if baseline is not None and known else NONE
+    floor = config.sources[source.name].floor
     report = Report(
         source=source.name, joint_names=source.joint_names, window=window.duration, nominal_window=duration,
-        sample_rate=rate, high_frequency_cutoff=cutoff, jerk_rms=jerk, sparc=math.nan, ldlj=math.nan,
-        baseline=usual, baseline_ratio=figures.band_rms / np.maximum(usual, settings.floor) if known else NONE,
+        sample_rate=window.sample_rate, high_frequency_cutoff=cutoff, sparc=math.nan, ldlj=math.nan,
+        jerk_rms=window.jerk_rms(config.jerk_cutoff) if source.quantity == "position" else NONE,
+        baseline=usual, baseline_ratio=figures.band_rms / np.maximum(usual, floor) if known else NONE,
         peak_frequency=peaks[0], peak_amplitude=peaks[1],
         rate=(len(window.stamps) - 1) / -float(window.stamps[0]), period_jitter_rms=jitter.rms,
         period_jitter_p99=jitter.p99, period_jitter_max=jitter.maximum, overruns=jitter.overruns,
-        period_histogram_edges=edges, period_histogram=histogram,
+        period_histogram_edges=np.linspace(-0.5 * period, 0.5 * period, BINS + 1),
+        period_histogram=window.grid.histogram(period, BINS),
         samples=len(window.stamps), dropped=source.dropped, lost=window.lost, gaps=source.window.gaps,
         repeated_stamps=source.window.repeated, backward_stamps=source.window.backward,
         clock_resets=source.window.restarts, resampled=window.resampled, publishers=publishers, **vars(figures),
@@ -199,8 +223,8 @@ def side_by_side(command: Source, measured: Source, duration: float) -> tuple[Ar
     began = asked.end - (len(asked.values) - 1) / asked.sample_rate
     place = np.floor((times - began) * asked.sample_rate + 1e-6).astype(np.int64)
     inside = (place >= 0) & (times <= asked.end + 1.5 / asked.sample_rate)
-    held = asked.values[np.clip(place[inside], 0, len(asked.values) - 1)]
-    return held, given.values[inside], given.sample_rate
+    held = np.take(asked.values.T, np.clip(place[inside], 0, len(asked.values) - 1), axis=1)
+    return held.T, given.values if inside.all() else given.values.T[:, inside].T, given.sample_rate
 
 
 def answer(command: Source, measured: Source, config: MonitorConfig, duration: float) -> Response | None:

@@ -217,11 +217,15 @@ def test_levels_equal_scipys(arm, clean, joint):
     assert clean[0].band_rms[JOINTS.index(joint)] == pytest.approx(welch_rms(values, CUTOFF), rel=1e-6, abs=1e-9)
 
 
+LOST = np.random.default_rng(4).random(20_000) < 0.1
+"""Whether a message is not sent."""
+
+
 def bad_stamps(arm):
-    """Commands of which every tenth is not sent, every seventh is sent twice, and now and then an old one comes again;
-    among messages that are empty, not finite or contradict themselves."""
+    """Commands of which a tenth at random is not sent, every seventh is sent twice, and now and then an old one comes
+    again; among messages that are empty, not finite or contradict themselves."""
     def send(k: int) -> None:
-        if k % 10 == 3:
+        if LOST[k]:
             return
         arm.commands.publish(arm.message(k))
         if k % 7 == 0:
@@ -240,17 +244,26 @@ def bad_stamps(arm):
 
 
 def test_dropped_repeated_and_backward_stamps_among_useless_messages(arm):
-    # Two seconds hold 200 stamps, of which 20 are missing; at either end one more or less may stand.
-    report, _ = full_report(arm, "command", bad_stamps(arm))
-    assert abs(report.lost - 20) <= 1 and abs(report.samples - 180) <= 1 and not report.resampled
+    report, spectrum = full_report(arm, "command", bad_stamps(arm))
+    newest = spectrum.header.stamp.sec * 10**9 + spectrum.header.stamp.nanosec
+    last = round((newest - arm.origin) * 1e-9 * RATE)
+    lost = int(LOST[last - 199:last].sum())  # of the window's 200; at the older end one more or less may stand
+    assert lost > 10 and abs(report.lost - lost) <= 1 and abs(report.samples - 200 + lost) <= 1 and not report.resampled
     assert report.repeated_stamps > 20 and report.backward_stamps > 5 and report.clock_resets == 0
     assert report.sample_rate == pytest.approx(RATE, rel=1e-3)
-    for joint, frequency, amplitude in (("sine", 3.0, 0.4), ("chatter_5", 5.0, AMPLITUDE)):
-        found = {f: a for f, a in peaks_of(report, joint) if abs(f - frequency) <= BIN}
-        assert list(found.values()) == [pytest.approx(amplitude, rel=0.05)]
-    # A tenth of its samples is drawn as straight lines: chatter above a third of the rate loses some of its level.
-    found = peaks_of(report, "chatter_25")[1]
-    assert found == (pytest.approx(25.0, abs=BIN), pytest.approx(AMPLITUDE, rel=0.2))
+    times = np.arange(last - 199, last + 1) / RATE
+    for joint in JOINTS:
+        # Against what was meant to be sent, lost or not.
+        level, meant = report.band_rms[JOINTS.index(joint)], welch_rms(SIGNALS[joint](times), CUTOFF)
+        # A lost sample's quantisation error cannot be known: single windows scatter (see qgf_core's test_gaps).
+        assert level == pytest.approx(meant, rel=0.2 if joint == "quantised" else 0.05, abs=2e-3 * AMPLITUDE), joint
+    assert peaks_of(report, "sine")[0] == (pytest.approx(3.0, abs=BIN), pytest.approx(0.4, rel=0.05))
+    assert peaks_of(report, "quantised")[0][0] == pytest.approx(0.7, abs=BIN)
+    for frequency in (5.0, 12.0, 25.0, 45.0):
+        found = peaks_of(report, f"chatter_{frequency:.0f}")[1]
+        assert found == (pytest.approx(frequency, abs=BIN), pytest.approx(AMPLITUDE, rel=0.05))
+    assert peaks_of(report, "nyquist")[1] == (pytest.approx(50.0, abs=BIN),
+                                              pytest.approx(math.sqrt(2) * AMPLITUDE, rel=0.05))
     assert arm.monitor.popen.poll() is None
     arm.listener.until(lambda: all(word in arm.listener.diagnostics[-1]["inputs"][1]
                                    for word in ("malformed", "non_finite")), "counts of useless messages")
