@@ -17,4 +17,9 @@ setup(
     maintainer_email="qgf@users.noreply.github.com",
     description="Shared logic without ROS: robots, kinematics, observations, actions, limits, smoothness, bundles",
     license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "signing = qgf_core.signing_cli:main",
+        ],
+    },
 )

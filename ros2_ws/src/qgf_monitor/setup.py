@@ -21,6 +21,8 @@ setup(
         "console_scripts": [
             "governor_node = qgf_monitor.start:governor_node",
             "monitor_node = qgf_monitor.start:monitor_node",
+            "analyse = qgf_monitor.analyse_cli:main",
+            "explain = qgf_monitor.explain_cli:main",
         ],
     },
 )

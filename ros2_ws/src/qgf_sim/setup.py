@@ -21,6 +21,8 @@ setup(
         "console_scripts": [
             "sim_node = qgf_sim.start:main",
             "camera_node = qgf_sim.start:camera_node",
+            "identify = qgf_sim.identify_node:main",
+            "robot = qgf_sim.robot_cli:main",
         ],
     },
 )

@@ -22,6 +22,8 @@ setup(
             "trainer_node = qgf_trainer.trainer_node:main",
             "train = qgf_trainer.cli:train_main",
             "evaluate = qgf_trainer.cli:evaluate_main",
+            "compare = qgf_trainer.comparison_cli:main",
+            "geometry = qgf_trainer.geometry_cli:main",
         ],
     },
 )

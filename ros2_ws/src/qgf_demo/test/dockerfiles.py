@@ -125,7 +125,8 @@ class Container:
     def command(self, command: list[str]) -> list[str]:
         """The command line that runs the command as the user in the root."""
         variables, folders = pip_settings()
-        home = "/root" if self.user == "0" else "/home/qgf"
+        users = [line.split(":") for line in (self.root / "etc/passwd").read_text().splitlines()]
+        home = next(user[5] for user in users if user[2] == self.user)
         values = {**variables, "HOME": home, **self.declared, **self.environment}
         inside = ["chroot", f"--userspec={self.user}:{self.user}", str(self.root), "env", "-i",
                   *(f"{name}={value}" for name, value in values.items()), "/bin/sh", "-c", 'cd "$0" && exec "$@"',

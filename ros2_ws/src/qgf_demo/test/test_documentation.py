@@ -185,3 +185,10 @@ def test_a_block_that_is_wrong_is_seen(known_options, tmp_path):
                  "./qgf run qgf_sim sim_node --ros-args -p wings:=2", "ros2 launch qgf_bringup sim.launch.py wings:=2"):
         with pytest.raises(AssertionError):
             test_its_commands_and_options_exist(Block("page", 1, text), known_options)
+
+
+def test_every_command_that_is_a_module_is_an_executable_for_ros2_run_too():
+    modules = {match[1] for path in (ROOT / "scripts/commands").glob("*.sh")
+               for match in re.finditer(r'exec "\$VENV/bin/python" -m (qgf_[\w.]+)', path.read_text())}
+    assert {"qgf_trainer.cli", "qgf_sim.identify_node", "qgf_core.signing_cli"} <= modules
+    assert modules <= {module for _, _, module in reference.executables()}

@@ -71,9 +71,10 @@ class Terminal:
 
     def stop(self, name: str) -> None:
         """Ctrl-C, after which it is to end by itself, cleanly."""
-        process, log = self.running.pop(name)
+        process, log = self.running[name]
         os.killpg(process.pid, signal.SIGINT)
         code = process.wait(ENDS_WITHIN)
+        del self.running[name]  # only now: what does not end is killed by close
         assert code in (0, -signal.SIGINT), f"{name} ended with {code}\n{log.read_text()}"
         assert "Traceback" not in log.read_text(), log.read_text()
 

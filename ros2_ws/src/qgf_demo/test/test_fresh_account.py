@@ -64,6 +64,4 @@ def test_fresh_account(clone):
         if folder.exists():
             size = subprocess.run(["du", "-sm", folder], capture_output=True, text=True, check=True).stdout.split()[0]
             print(f"{size:>6} MB {folder.relative_to(home)}")
-    expected = ("my work", ".cache", ".config", ".ros", ".matplotlib")
-    stray = [path for path in home.iterdir() if path.name not in expected]
-    assert not stray
+    assert {path.name for path in home.iterdir()} <= {"my work", ".cache", ".config", ".ros"}

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from launched import Launched, installed, names_of
 
 pytest.importorskip("launch_ros", reason="launch_ros is not installed: launch files run on a ROS 2 distribution only")
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.alone]  # Ctrl-C has five seconds
 
 FOLDER = Path(__file__).resolve().parents[4] / "launch"
 FILES = ["dashboard", "deploy", "gazebo", "monitor", "sim", "train"]

@@ -147,6 +147,19 @@ class Excitation:
                                   "move the arm, or give a smaller --reach or fewer --joints")
 
 
+_PULL = 1.0
+"""Of a joint that has sagged, back to where it belongs [1/s]."""
+_SLOW = 0.02
+"""Fastest motion back [rad/s]: far below what a joint is excited with."""
+
+
+def held(wanted: Vector, asked: Vector, measured: Vector) -> Vector:
+    """Velocities (n,) [rad/s] as wanted, but of joints that are to stand: these are led back to where they were asked
+    to be (n,) [rad] from where they are (n,) [rad]. An arm that is told velocities alone sags by its weight, and in a
+    minute comes far."""
+    return np.where(wanted == 0.0, np.clip(_PULL * (asked - measured), -_SLOW, _SLOW), wanted)
+
+
 class Guard:
     """Judges every state while the arm is moved; times are handed in.
 

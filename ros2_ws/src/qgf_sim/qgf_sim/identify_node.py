@@ -25,7 +25,7 @@ from tqdm import tqdm
 from qgf_core.clocks import Pacer, SteadyClock
 from qgf_core.errors import ConfigError, QgfError
 from qgf_core.robot import RobotSpec, load_robot
-from qgf_sim.excitation import Excitation, Guard
+from qgf_sim.excitation import Excitation, Guard, held
 from qgf_sim.identification import Recording, identify, measured_times
 from qgf_sim.identify_bag import read_bag
 from qgf_sim.identify_cli import Wanted, agreed, joint_indices, parse, plan, report, write
@@ -162,6 +162,8 @@ def move(node: ArmNode, excitation: Excitation, start: NDArray[np.float64], inte
         target = excitation.wanted[row] if moving else np.zeros(start.size)
         # The limiter keeps a velocity-controlled arm from its limits by where it is; a state that failed is not used.
         feedback = measured if interface == "velocity" and not problem else None
+        if moving and feedback is not None:
+            target = held(target, excitation.position[row], feedback)
         command = limiter.step(target, feedback)
         value = command.velocity if interface == "velocity" else command.position
         times.append(node.send(value))

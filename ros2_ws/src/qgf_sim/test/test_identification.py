@@ -17,7 +17,7 @@ from qgf_core.errors import ConfigError, QgfError, RobotError
 from qgf_core.robot import Box, RobotSpec, load_robot
 from qgf_core.robot_identified import IdentifiedJoint, IdentifiedSpec, with_identified
 from qgf_sim.drive import actuator_of
-from qgf_sim.excitation import Excitation, ExcitationSettings, Guard
+from qgf_sim.excitation import Excitation, ExcitationSettings, Guard, held
 from qgf_sim.identification import Recording, identify, identify_joint, measured_times
 from qgf_sim.identify_bag import read_bag
 from qgf_sim.perturb import Distribution, Perturbation, draw
@@ -290,3 +290,13 @@ def test_bags_that_do_not_fit_are_named(tmp_path):
         read_bag(tmp_path / "bag", PANDA, "velocity", "")
     with pytest.raises(RobotError, match="7 values for 6 joints; choose the --robot"):
         read_bag(tmp_path / "bag", load_robot("ur5e"), "velocity", "")
+
+
+def test_joints_that_are_to_stand_are_held_where_they_belong():
+    asked, measured = np.array([0.0, 1.0, -1.0, 0.5]), np.array([0.1, 0.5, -1.005, 0.5])
+    # The first one moves, whatever it is off by; the second has sagged far, the third a little, the fourth not at all.
+    assert held(np.array([0.3, 0.0, 0.0, 0.0]), asked, measured) == pytest.approx([0.3, 0.02, 0.005, 0.0])
+    position, sag = 0.0, 0.005  # [rad], [rad/s]: a minute of it, at 100 Hz
+    for _ in range(6000):
+        position += 0.01 * (sag + held(np.zeros(1), np.zeros(1), np.array([position]))[0])
+    assert position == pytest.approx(0.005, abs=1e-4), "and not 0.3"
