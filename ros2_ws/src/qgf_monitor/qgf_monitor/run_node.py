@@ -15,6 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from qgf_core.early import ends_within
 from qgf_core.errors import QgfError
 
 SERVED = 0.2
@@ -61,7 +62,8 @@ def run(make: Callable[[], Node], args: Sequence[str] | None) -> int:
             time.sleep(min(ticks.run(), SERVED))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
+    with ends_within():
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
     return 0

@@ -36,7 +36,7 @@ def test_the_distance_is_the_tools_whatever_the_joints_order(manifest):
     watch = GoalWatch()
     watch.use(manifest)
     tool = manifest.kinematics().tool_position(ROBOT.home)
-    watch.tell(tool + [0.03, 0.0, -0.04], ROBOT.base_frame, 1.0)
+    watch.tell(tool + np.array([0.03, 0.0, -0.04]), ROBOT.base_frame, 1.0)
     names, position = [*reversed(ROBOT.joint_names), "finger"], np.append(ROBOT.home[::-1], 9.0)
     assert watch.figures(names, position, 3.0) == {"goal_age": 2.0, "goal_distance": pytest.approx(0.05)}
     assert math.isnan(watch.figures(names[1:], position[1:], 3.0)["goal_distance"])

@@ -27,6 +27,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
+from qgf_core.early import ends_within
 from qgf_core.errors import ConfigError, QgfError, StateError
 from qgf_msgs.msg import PolicyStatus
 from qgf_msgs.srv import LoadPolicy
@@ -389,11 +390,12 @@ def main(args: list[str] | None = None) -> int:
     finally:
         if node is not None:
             node.end()
-        if executor is not None:
-            executor.shutdown()
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+        with ends_within():
+            if executor is not None:
+                executor.shutdown()
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
     return (node.exit_code or 0) if node is not None else 0
 
 

@@ -33,6 +33,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from qgf_core.clocks import SteadyClock
 from qgf_core.config import from_mapping
+from qgf_core.early import ends_within
 from qgf_core.errors import QgfError
 from qgf_core.robot import load_robot
 from qgf_sim.faults import FaultSettings, StateMessage
@@ -221,7 +222,8 @@ def _run(stop: threading.Event) -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
             node.double.close()
-            node.destroy_node()
+            with ends_within():
+                node.destroy_node()
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from qgf_core.early import ends_within
 from qgf_core.errors import QgfError
 from qgf_msgs.action import TrainPolicy
 from qgf_msgs.msg import PolicyStatus, TrainProgress
@@ -240,9 +241,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal's and a launch's: the second one finds us ending
     node.stop()
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
+    with ends_within():
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
     return 0
 
 
