@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from geometry_msgs.msg import PoseStamped
 
 from qgf_msgs.msg import SmoothnessReport
 
@@ -100,6 +101,17 @@ def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_di
     assert listener.plain["command/band_rms"] == pytest.approx(0.2 / math.sqrt(2), rel=0.05)
     assert listener.latest("command").joint_level[1] == SmoothnessReport.WARN
     assert list(listener.latest("command").baseline_ratio) == []
+
+    assert math.isnan(listener.latest("joint_position").goal_age)
+    goals = listener.node.create_publisher(PoseStamped, f"{NAMESPACE}/policy_node/goal", 1)
+    listener.until(goals.get_subscription_count, "the monitor's subscription to goals")
+    goal = PoseStamped()
+    goal.pose.position.x, goal.header.frame_id = 0.4, "base"
+    goals.publish(goal)
+    listener.until(lambda: listener.latest("joint_position").goal_age >= 0.0, "the goal's age")
+    assert listener.latest("joint_position").goal_age < 5.0
+    assert math.isnan(listener.latest("joint_position").goal_distance)  # no bundle tells which arm this is
+    listener.until(lambda: "goal" in listener.diagnostics[-1], "the goal's diagnosis")
 
     publisher.kill()
     listener.until(lambda: all_reports(lambda r: r.level == SmoothnessReport.STALE), "all sources stale")
