@@ -33,7 +33,10 @@ from qgf_sim.identify_cli import Wanted, agreed, joint_indices, parse, plan, rep
 _PATIENCE = 5.0
 """With discovery and the first joint states [s]."""
 _LOOK_ROUND = 1.5
-"""How long the arm is watched, and others who command it are looked for, before it is moved [s]."""
+"""How long the arm is watched before it is moved [s]."""
+_DISCOVERY = 3.5
+"""How long others who command it are looked for [s]: where the first word of a participant is lost, on a busy machine,
+Fast DDS says it again every 3 s."""
 _LOOK_AGAIN = 0.1
 """Others who command the arm are looked for so often while it is moved [s]."""
 _HALTED = 0.3
@@ -102,11 +105,14 @@ class ArmNode(Node):
         if not self.count_subscribers(self.command_topic):
             raise ConfigError("identify", self.command_topic, "nobody listens",
                               "activate that controller, or choose another --command-interface")
-        begin = len(self.states)
-        time.sleep(_LOOK_ROUND)
-        # Not before: the arm may be heard of sooner than others who command it.
-        if self.rivals:
-            raise ConfigError("identify", self.command_topic, "somebody else commands the arm", "stop it first")
+        # The arm may be heard of sooner than others who command it.
+        began, begin, watched = time.monotonic(), len(self.states), False
+        while (elapsed := time.monotonic() - began) < _DISCOVERY:
+            if not watched and elapsed >= _DISCOVERY - _LOOK_ROUND:
+                begin, watched = len(self.states), True
+            if self.rivals:
+                raise ConfigError("identify", self.command_topic, "somebody else commands the arm", "stop it first")
+            time.sleep(0.05)
         positions = np.array([state.position for state in self.states[begin:]])
         if len(positions) < 10 * _LOOK_ROUND:
             raise ConfigError("identify", self.state_topic, "fewer than 10 joint states a second", "mend the driver")

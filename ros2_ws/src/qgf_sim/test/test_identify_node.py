@@ -178,7 +178,7 @@ def test_it_does_not_begin_unasked_alone_or_against_another(arm, robot_yaml, ros
     ros.create_publisher(Float64MultiArray, f"{namespace}/forward_velocity_controller/commands", 10)
     time.sleep(0.5)
     code, _, err = Identify(namespace, robot_yaml).result()
-    assert code == 2 and "somebody else commands the arm; stop it first" in err
+    assert (code, "somebody else commands the arm; stop it first" in err) == (2, True), err
     assert np.abs(np.array([m.position[:7] for m in truths]) - PANDA.home).max() < 0.01
 
 
