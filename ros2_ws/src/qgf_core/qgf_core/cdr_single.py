@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from qgf_core.cdr import SCHEMAS, Layout, layout_of
 
 _LAYOUTS_KEPT = 32
+_FIRST, _LAST = -(2**31) * 1_000_000_000, 2**31 * 1_000_000_000 - 1
+"""Times that builtin_interfaces/Time can hold [ns]."""
 _JOINT_STATE = "sensor_msgs/msg/JointState"
 _STAMP = 4
 """A JointState begins with 4 bytes of encoding; the stamp is next."""
@@ -53,12 +55,16 @@ class JointStateReader:
     """Reads sensor_msgs/JointState messages of one topic."""
 
     def __init__(self) -> None:
-        self._known: dict[int, _Known] = {}
+        self._known: dict[int, list[_Known]] = {}
+        self._count = 0
 
     def read(self, payload: bytes) -> JointStateNumbers:
         """One message. :raises MalformedMessage: it is no JointState, or cut short."""
-        known = self._known.get(len(payload))
-        if known is None or int.from_bytes(payload, "little") & known.mask != known.masked:
+        bits = int.from_bytes(payload, "little")
+        for known in self._known.get(len(payload), ()):  # two arms' messages often have the same size
+            if bits & known.mask == known.masked:
+                break
+        else:
             known = self._learn(payload)
         seconds, nanoseconds = known.stamp.unpack_from(payload, _STAMP)
         return JointStateNumbers(
@@ -86,9 +92,11 @@ class JointStateReader:
             effort[1],
             struct.Struct(layout.order + "iI"),
         )
-        if len(self._known) >= _LAYOUTS_KEPT:  # a stream of ever new layouts must not fill the memory
+        if self._count >= _LAYOUTS_KEPT:  # a stream of ever new layouts must not fill the memory
             self._known.clear()
-        self._known[len(payload)] = known
+            self._count = 0
+        self._known.setdefault(len(payload), []).append(known)
+        self._count += 1
         return known
 
 
@@ -118,9 +126,9 @@ class MessageTemplate:
         }
 
     def set_time(self, name: str, time: int) -> None:
-        """A time [ns]. :raises struct.error: out of range."""
+        """A time [ns]; one that no message can hold, as a stamp with 4e9 nanoseconds would give, as the nearest."""
         packer, begin = self._places[name]
-        packer.pack_into(self._payload, begin, *divmod(time, 1_000_000_000))
+        packer.pack_into(self._payload, begin, *divmod(max(_FIRST, min(time, _LAST)), 1_000_000_000))
 
     def set(self, name: str, values: Sequence[float]) -> None:
         """An array, or a single number as a sequence of one. :raises struct.error: another length than the layout's."""

@@ -52,7 +52,7 @@ class Kinematics:
         if position.shape != self._q_index.shape:
             raise ValueError(f"joint position has shape {position.shape}, expected {self._q_index.shape}")
         if self._plain:
-            return position
+            return np.ascontiguousarray(position, dtype=np.float64)
         if self._continuous.any():
             index = self._q_index[self._continuous]
             self._q[index] = np.cos(position[self._continuous])

@@ -46,7 +46,9 @@ def test_two_publishers_whose_messages_have_the_same_size_are_told_apart():
     reader = JointStateReader()
     left, right = joint_state(["a", "b"], [1, 2], [3, 4]), joint_state(["b", "a"], [5, 6], [7, 8])
     assert len(left) == len(right)
+    names = reader.read(left).names, reader.read(right).names
     for _ in range(3):
+        assert reader.read(left).names is names[0] and reader.read(right).names is names[1], "learned anew"
         assert (reader.read(left).names, reader.read(left).position.tolist()) == (("a", "b"), [1, 2])
         assert (reader.read(right).names, reader.read(right).velocity.tolist()) == (("b", "a"), [7, 8])
     # The same size and names, but the numbers lie elsewhere.
@@ -107,3 +109,19 @@ def test_a_template_refuses_another_length_and_a_broken_message():
     assert template.payload() == joint_state(["a"], [1.0], [9.0], stamp=12 * 10**9 + 34)
     with pytest.raises(MalformedMessage):
         MessageTemplate(JOINT_STATE, joint_state(["a"], [1.0], [2.0])[:-9])
+
+
+def test_layouts_without_end_do_not_fill_the_memory():
+    reader = JointStateReader()
+    for i in range(200):
+        assert reader.read(joint_state([f"j{i:03}"], [i], [0.0])).position.tolist() == [i]
+    assert sum(map(len, reader._known.values())) <= 32
+
+
+@pytest.mark.parametrize(("time", "told"), [
+    (2**31 * 10**9 + 5, (2**31 - 1, 10**9 - 1)), ((2**31 - 1) * 10**9 + 4294967295, (2**31 - 1, 10**9 - 1)),
+    (-(2**40) * 10**9, (-(2**31), 0)), (-1, (-1, 10**9 - 1))])
+def test_a_time_that_no_message_can_hold_is_the_nearest_that_one_can(time, told):
+    template = MessageTemplate(JOINT_STATE, joint_state(["a"], [1.0], [2.0]))
+    template.set_time("stamp", time)
+    assert struct.unpack_from("<iI", template.payload(), 4) == told

@@ -158,3 +158,14 @@ def test_refused(two_joint_urdf):
     for wrong in (np.zeros(1), np.zeros(3), np.zeros((2, 1)), np.zeros(())):
         with pytest.raises(ValueError, match=r"joint position has shape .*, expected \(2,\)"):
             kinematics.tool_position(wrong)
+
+
+def test_positions_of_any_memory_layout_and_kind_of_number(arm):
+    robot, _ = arm
+    kinematics = Kinematics(read_urdf(robot), robot.joint_names, robot.tool)
+    q = np.linspace(-0.5, 0.75, len(robot.joint_names)).astype(np.float32).astype(np.float64)
+    expected = kinematics.tool_position(q)
+    frozen = q.copy()
+    frozen.flags.writeable = False
+    for other in (q.astype(np.float32), np.repeat(q, 3)[::3], q[::-1].copy()[::-1], frozen):
+        np.testing.assert_array_equal(kinematics.tool_position(other), expected)

@@ -47,7 +47,7 @@ class _Layout:
     columns: NDArray[np.intp] | slice
     twice: str
     whole: bool
-    """Every required joint, in the robot's order."""
+    """Every required joint, once."""
 
 
 class JointStateMerger:
@@ -115,7 +115,7 @@ class JointStateMerger:
         key = tuple(names)
         layout = self._layouts.get(key)
         if layout is None:
-            found = [(self._index[name], column) for column, name in enumerate(key) if name in self._index]
+            found = sorted((self._index[name], column) for column, name in enumerate(key) if name in self._index)
             twice = next((name for name in key if key.count(name) > 1), "") if len(set(key)) < len(key) else ""
             joints, columns = [j for j, _ in found], [c for _, c in found]
             whole = joints == list(range(len(self._names)))
