@@ -126,7 +126,7 @@ def test_the_motion_stays_within_what_was_said(seed, speed, reach, rate):
     excitation = Excitation(PANDA, wanted, PANDA.home, (0, 3))
     moved = np.abs(excitation.position - PANDA.home)
     assert (moved <= reach).all() and not np.delete(moved, [0, 3], axis=1).any()
-    assert moved[:, [0, 3]].max() > 0.1 * min(reach, speed)  # slow ones do not come far in 3 s
+    assert moved[:, [0, 3]].max() > 0.2 * min(reach, speed)  # slow ones do not come far in 3 s
     assert np.abs(excitation.velocity).max() <= min(speed, 0.5 * 2.175) + 1e-9
     acceleration = np.diff(excitation.velocity, axis=0) / excitation.period
     assert (np.abs(acceleration) <= PANDA.acceleration_limit + 1e-6).all()
