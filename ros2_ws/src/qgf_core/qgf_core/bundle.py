@@ -26,6 +26,7 @@ from qgf_core.critic_file import parse_critic
 from qgf_core.errors import BundleError, QgfError
 from qgf_core.files import write_atomic
 from qgf_core.manifest import Manifest, parse_manifest, read_manifest
+from qgf_core.network import Network, agrees, read_network
 from qgf_core.signing import check_signature
 
 __all__ = ["Bundle", "load_bundle", "read_manifest", "save_bundle", "seal"]
@@ -50,9 +51,13 @@ class Bundle:
     action_size: int
     signer: str = ""
     """Who signed it; empty if nobody has."""
+    network: Network | None = None
+    """The module's operations, where they are all known: the same answers in a fraction of the time."""
 
     def act(self, observation: ArrayLike) -> NDArray[np.float32]:
         """The deterministic action (n_act,) in [-1, 1] for a raw observation (n_obs,) or (1, n_obs).
+
+        One thread at a time: a network has one working memory.
 
         :raises ValueError: wrong shape. A number that is not finite is passed through, for the caller to judge.
         """
@@ -61,6 +66,8 @@ class Bundle:
             raise ValueError(f"observation has shape {array.shape}, expected ({self.observation_size},)")
         if not (array.flags.c_contiguous and array.flags.writeable):  # as torch wants it
             array = np.array(array, order="C")
+        if self.network is not None:
+            return self.network.act(array.reshape(-1))
         with torch.inference_mode():
             action = self.module(torch.from_numpy(array.reshape(1, -1)))
         return np.asarray(action.numpy()[0], dtype=np.float32)
@@ -128,14 +135,17 @@ def _load(data: bytes, path: str | Path, trusted: Mapping[bytes, str] | None = N
     if packed is not None:
         parse_critic(packed, observation_size, len(manifest.robot.joints), path)
     try:
-        module = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
-        module = torch.jit.optimize_for_inference(torch.jit.freeze(module))
+        frozen = torch.jit.freeze(torch.jit.load(io.BytesIO(data), map_location="cpu").eval())
+        network = read_network(frozen, observation_size)
+        module = torch.jit.optimize_for_inference(frozen)
     except _TORCH_ERRORS as error:
         raise BundleError(f"{path}: torch cannot load it ({_reason(error)}); "
                           f"export it again with torch {torch.__version__}") from error
     bundle = Bundle(manifest, hashlib.sha256(data).hexdigest(), module, observation_size, len(manifest.robot.joints),
                     signer)
-    _replay_probes(bundle, texts["probes.json"], path)
+    probes = _replay_probes(bundle, texts["probes.json"], path)
+    if network is not None and agrees(network, module, np.concatenate([probes, _drawn_probes(probes)])):
+        return dataclasses.replace(bundle, network=network)
     return bundle
 
 
@@ -150,7 +160,15 @@ def _reason(error: BaseException) -> str:
     return (ends or lines or [type(error).__name__])[-1 if ends else 0][:200]
 
 
-def _replay_probes(bundle: Bundle, text: str, path: str | Path) -> None:
+def _drawn_probes(probes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """More observations, about those that the bundle brings and further off than an arm gets."""
+    drawn = np.random.default_rng(0).standard_normal((64, probes.shape[1]))
+    spread = np.array([0.1, 1.0]).repeat(32)[:, None]
+    return (probes[np.arange(64) % len(probes)] + spread * drawn).astype(np.float32)
+
+
+def _replay_probes(bundle: Bundle, text: str, path: str | Path) -> NDArray[np.float32]:
+    """The bundle's observations, once their actions are found to be those that it brings."""
     try:
         stored: dict[str, Any] = json.loads(text)
         observations = np.array(stored["observations"], dtype=np.float32)
@@ -179,3 +197,4 @@ def _replay_probes(bundle: Bundle, text: str, path: str | Path) -> None:
     if not error_size <= allowed:
         raise BundleError(f"{path}: golden probes differ by {error_size:.2e}, allowed {allowed:.0e}; "
                           "export it again on a machine like this one")
+    return observations
