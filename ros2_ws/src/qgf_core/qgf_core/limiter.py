@@ -18,18 +18,14 @@ D belongs to continuous time; the sampled brake travels no further: D(v', a') + 
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qgf_core import limiter_kernel as kernel
 from qgf_core.robot import RobotSpec
 
 Vector = NDArray[np.float64]
-
-_HALVINGS = 12
-"""Of the interval that an acceleration near a position limit is sought in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +40,6 @@ class LimitedCommand:
     """[rad/s^2]"""
     limited: bool
     """Whether it differs from what was asked for."""
-
-
-class _Limits(NamedTuple):
-    """Of one joint [rad, rad/s, rad/s^2, rad/s^3]; between the zones, its position limits need no thought."""
-
-    velocity: float
-    acceleration: float
-    jerk: float
-    lower: float
-    upper: float
-    lower_zone: float
-    upper_zone: float
 
 
 class Limiter:
@@ -83,11 +67,8 @@ class Limiter:
             self._velocity, robot.acceleration_limit, robot.acceleration_limit, robot.jerk_limit)
         zones = (lower + reach, upper - reach)
         limits = (self._velocity, robot.acceleration_limit, robot.jerk_limit, lower, upper, *zones)
-        # For the few numbers of an arm, plain floats take a fraction of the time of arrays (and of the memory that the
-        # processor must fetch anew in each period of a control loop).
-        self._limits = [_Limits(*numbers) for numbers in zip(*(values.tolist() for values in limits), strict=True)]
-        self._p: list[float] = []
-        self._v: list[float] = []
+        self._limits = np.ascontiguousarray(np.stack(np.broadcast_arrays(*limits), axis=1), dtype=np.float64)
+        self._state = np.zeros((4, len(self._limits)))
         self.reset(robot.home)
 
     def reset(self, position: Vector, velocity: Vector | None = None) -> None:
@@ -95,27 +76,28 @@ class Limiter:
 
         A velocity beyond its limit is taken as the limit. :raises ValueError: not finite, or another shape.
         """
-        p = self._demand(np.asarray(position, dtype=np.float64), "position")
-        v = np.zeros(len(p)) if velocity is None else np.asarray(velocity, dtype=np.float64)
-        self._demand(v, "velocity")
-        self._p, self._v = p, np.clip(v, -self._velocity, self._velocity).tolist()
-        self._a = [0.0] * len(self._p)
-        self._trailing = self._v  # velocity of an arm that follows with the response time as its lag
+        p = self._demand(position, "position")
+        v = np.zeros(p.shape) if velocity is None else self._demand(velocity, "velocity")
+        for name, values in (("position", p), ("velocity", v)):
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} {values.tolist()} must be finite")
+        v = np.clip(v, -self._velocity, self._velocity)
+        self._state = np.stack([p, v, np.zeros(p.shape), v])
 
     @property
     def position(self) -> Vector:
         """Of the last command (n,) [rad]."""
-        return np.array(self._p)
+        return self._state[kernel.POSITION].copy()
 
     @property
     def velocity(self) -> Vector:
         """Of the last command (n,) [rad/s]."""
-        return np.array(self._v)
+        return self._state[kernel.SPEED].copy()
 
     @property
     def at_rest(self) -> bool:
         """Whether the last command was a standstill."""
-        return all(abs(v) < 1e-9 for v in self._v)
+        return all(abs(v) < 1e-9 for v in self._state[kernel.SPEED].tolist())
 
     def step(self, desired_velocity: Vector, measured_position: Vector | None = None) -> LimitedCommand:
         """The command of this period.
@@ -125,84 +107,22 @@ class Limiter:
             counts, as a position interface needs.
         :raises ValueError: a number that is not finite, or another shape; the limiter's state is then unchanged.
         """
-        desired = self._demand(np.asarray(desired_velocity, dtype=np.float64), "desired velocity")
-        place = self._p
-        if measured_position is not None:
-            place = self._demand(np.asarray(measured_position, dtype=np.float64), "measured position")
-        chosen = self._towards(desired)
-        if any(not m.lower_zone <= p <= m.upper_zone for p, m in zip(place, self._limits, strict=True)):
-            chosen = self._within(chosen, place, self._response if measured_position is not None else 0.0)
-        h, forgetting = self.period, self._forgetting
-        v = [v + a * h for v, a in zip(self._v, chosen, strict=True)]
-        p = [p + v * h for p, v in zip(place, v, strict=True)]
-        self._p, self._v, self._a = p, v, chosen
-        self._trailing = [t + forgetting * (v - t) for t, v in zip(self._trailing, v, strict=True)]
-        limited = any(abs(v - d) > 1e-9 for v, d in zip(v, desired, strict=True))
-        return LimitedCommand(np.array(p), np.array(v), np.array(chosen), limited)
+        desired, closed = self._demand(desired_velocity, "desired velocity"), measured_position is not None
+        measured = desired if measured_position is None else self._demand(measured_position, "measured position")
+        out = np.empty((3, len(self._limits)))
+        answer = kernel.limit_step(
+            desired, measured, closed, self._limits, self._state, self.period, self._response, self._forgetting, out)
+        if answer == kernel.BAD_DESIRED:
+            raise ValueError(f"desired velocity {desired.tolist()} must be finite")
+        if answer == kernel.BAD_MEASURED:
+            raise ValueError(f"measured position {measured.tolist()} must be finite")
+        return LimitedCommand(out[0], out[1], out[2], answer == kernel.LIMITED)
 
-    def _demand(self, values: Vector, name: str) -> list[float]:
-        if values.shape != self._velocity.shape:
-            raise ValueError(f"{name} has shape {values.shape}, expected {self._velocity.shape}")
-        numbers: list[float] = values.tolist()
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{name} {numbers} must be finite")
-        return numbers
-
-    def _towards(self, velocity: list[float]) -> list[float]:
-        """Acceleration (n,) that brings each joint to its velocity soonest without passing it."""
-        joints = zip(velocity, self._v, self._a, self._limits, strict=True)
-        return [_towards(wanted, v, a, limits, self.period) for wanted, v, a, limits in joints]
-
-    def _within(self, chosen: list[float], position: list[float], response: float) -> list[float]:
-        """`chosen` (n,), changed where a position limit is near."""
-        within = list(chosen)
-        for i, (p, limits) in enumerate(zip(position, self._limits, strict=True)):
-            if limits.lower_zone <= p <= limits.upper_zone:
-                continue
-            v, last, trailing = self._v[i], self._a[i], self._trailing[i]
-            brake = _towards(0.0, v, last, limits, self.period)
-            keep = (limits, self.period, response)
-            a = _keep_from(limits.upper - p, chosen[i], last, v, trailing, brake, *keep)
-            within[i] = -_keep_from(p - limits.lower, -a, -last, -v, -trailing, -brake, *keep)
-        return within
-
-
-def _towards(velocity: float, v: float, a: float, limits: _Limits, period: float) -> float:
-    """Acceleration that brings a joint from `v` and `a` to the velocity soonest without passing it."""
-    error = max(-limits.velocity, min(velocity, limits.velocity)) - v
-    size, step = abs(error), limits.jerk * period
-    # How many further periods the fade takes: J h^2 m (m + 1) / 2 <= |error|; then the equation is linear in a'.
-    m = math.floor(0.5 * (math.sqrt(1.0 + 8.0 * size / (step * period)) - 1.0))
-    towards = math.copysign((size / period + 0.5 * step * m * (m + 1.0)) / (m + 1.0), error)
-    lower, upper = max(-limits.acceleration, a - step), min(limits.acceleration, a + step)
-    return min(max(towards, lower), upper)
-
-
-def _keep_from(
-    room: float, a: float, last: float, v: float, trailing: float, brake: float, limits: _Limits, period: float,
-    response: float,
-) -> float:
-    """`a`, lowered where needed so that a halt fits in the `room` [rad] ahead, down to a full brake.
-
-    :param last: acceleration of the last command. :param trailing: velocity of an arm that follows with a lag.
-    :param brake: acceleration that brings the velocity to zero soonest.
-    """
-    room, going_on = max(room, 0.0), max(trailing, 0.0) * response
-
-    def fits(candidate: float) -> bool:
-        after = v + candidate * period
-        reach = after * period + max(going_on, after * response)
-        return reach + _stop_distance(after, candidate, limits.acceleration, limits.jerk) <= room
-
-    if fits(a):
-        return a
-    # Where the motion leads away from this limit, it is enough not to turn round.
-    low, high = min(brake, max(last - limits.jerk * period, 0.0), a), a
-    # The distance grows with velocity and acceleration: all below one that fits, fit.
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    def _demand(self, values: Vector, name: str) -> Vector:
+        array = np.ascontiguousarray(values, dtype=np.float64)
+        if array.shape != self._velocity.shape:
+            raise ValueError(f"{name} has shape {array.shape}, expected {self._velocity.shape}")
+        return array
 
 
 def stop_distance(velocity: Vector, acceleration: Vector, acceleration_limit: Vector, jerk_limit: Vector) -> Vector:
@@ -213,21 +133,9 @@ def stop_distance(velocity: Vector, acceleration: Vector, acceleration_limit: Ve
     :param acceleration_limit: (n,) [rad/s^2].
     :param jerk_limit: (n,) [rad/s^3].
     """
-    arrays = np.broadcast_arrays(velocity, acceleration, acceleration_limit, jerk_limit)
-    return np.array([_stop_distance(*numbers) for numbers in zip(*(x.tolist() for x in arrays), strict=True)])
-
-
-def _stop_distance(v: float, a: float, acceleration_limit: float, jerk: float) -> float:
-    fade = a * a / (2.0 * jerk)
-    if v <= 0.0 and (a <= 0.0 or v + fade <= 0.0):
-        return 0.0
-    if a < 0.0 and v < fade:
-        # Braking already harder than needed: at full jerk the velocity v + a t + J t^2 / 2 crosses zero while a < 0.
-        crossing = 2.0 * v / (math.sqrt(max(a * a - 2.0 * jerk * v, 0.0)) - a)
-        return crossing * (v + crossing * (0.5 * a + jerk * crossing / 6.0))
-    v0 = max(v + fade, 0.0)
-    if v0 >= acceleration_limit * acceleration_limit / jerk:
-        distance = 0.5 * v0 * (v0 / acceleration_limit + acceleration_limit / jerk)
-    else:
-        distance = v0 * math.sqrt(v0 / jerk)
-    return max(distance + a / jerk * (v + 2.0 / 3.0 * fade), 0.0)
+    arrays = [np.array(x, dtype=np.float64) for x in
+              np.broadcast_arrays(velocity, acceleration, acceleration_limit, jerk_limit)]
+    out = np.empty(arrays[0].shape)
+    v, a, limit, jerk = (array.reshape(-1) for array in arrays)
+    kernel.stop_distances(v, a, limit, jerk, out.reshape(-1))
+    return out

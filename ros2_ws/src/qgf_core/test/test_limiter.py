@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qgf_core import limiter_kernel
 from qgf_core.limiter import LimitedCommand, Limiter, stop_distance
 from qgf_core.robot import JointSpec, RobotSpec, ToolSpec
 
@@ -423,3 +424,26 @@ def test_the_order_of_joints_does_not_matter():
     one, other = Limiter(spec, 0.01), Limiter(shuffled, 0.01)
     for desired, _ in itertools.product(rng.normal(0, 3, (20, 5)), range(5)):
         np.testing.assert_array_equal(one.step(desired).position[order], other.step(desired[order]).position)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_machine_code_is_the_python_that_it_was_written_in(closed, monkeypatch):
+    """To the last bit, near the limits and far from them."""
+    spec = random_arm(np.random.default_rng(3), 4)
+    ours, plain = Limiter(spec, 0.004, 0.03), Limiter(spec, 0.004, 0.03)
+    rng = np.random.default_rng(4)
+    machine = {name: getattr(limiter_kernel, name) for name in ("limit_step", "_towards", "_keep_from", "_fits",
+                                                                "stop_distance_of")}
+    for _ in range(60):
+        start = rng.uniform(spec.position_lower, spec.position_upper)
+        ours.reset(start), plain.reset(start)
+        for desired in rng.normal(0, 1, (12, 4)) * spec.velocity_limit:
+            place = ours.position + rng.normal(0, 1e-3, 4) if closed else None
+            one = ours.step(desired, place)
+            with monkeypatch.context() as patch:
+                for name, function in machine.items():
+                    patch.setattr(limiter_kernel, name, function.py_func)
+                other = plain.step(desired, place)
+            assert one.limited == other.limited
+            for field in ("position", "velocity", "acceleration"):
+                np.testing.assert_array_equal(getattr(one, field), getattr(other, field))

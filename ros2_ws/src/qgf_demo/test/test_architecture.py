@@ -49,7 +49,7 @@ FOREIGN_TO: dict[str, set[str]] = {
     "qgf_sim": {"torch"},
 }
 """What a robot's computer, or a package's task, does not need."""
-TORCH_IN_CORE = {"bundle.py"}
+TORCH_IN_CORE = {"bundle.py", "network.py"}
 LONGEST = 450
 
 
@@ -151,8 +151,20 @@ def test_ros_is_imported_in_named_files_only(package):
     assert ros == rclpy | MESSAGE_FILES.get(package, set())
 
 
-def test_torch_is_imported_in_one_file_of_the_core():
+def test_torch_is_imported_in_named_files_of_the_core():
     assert {path.name for path in modules("qgf_core") if "torch" in top_level_imports(path)} == TORCH_IN_CORE
+
+
+def test_kernels_stand_alone():
+    """The machine code of a kernel is kept by its own file's date: what it calls must be in that file as well."""
+    kernels = [path for path in SHIPPED if path.name.endswith("_kernel.py")]
+    assert len(kernels) >= 2
+    for path in kernels:
+        allowed = {"__future__", "math", "numpy", "numpy.typing", "qgf_core.compiled"}
+        assert {module for module, _ in imports(path)} <= allowed, name(path)
+    for path in SHIPPED:
+        if path not in kernels and path.name != "compiled.py":
+            assert not {"numba", "qgf_core.compiled"} & {module for module, _ in imports(path)}, name(path)
 
 
 def test_the_core_by_work_in_a_fresh_interpreter():
@@ -162,7 +174,7 @@ def test_the_core_by_work_in_a_fresh_interpreter():
         import qgf_core
         names = sorted(m.name for m in pkgutil.iter_modules(qgf_core.__path__))
         for name in names:
-            if name != "bundle":
+            if name not in ("bundle", "network"):
                 importlib.import_module(f"qgf_core.{name}")
         assert "torch" not in sys.modules and len(names) > 15
         importlib.import_module("qgf_core.bundle")
