@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward kinematics of an arm's tool point, by pinocchio, from URDF text."""
+"""Kinematics and dynamics of an arm's tool point, by pinocchio, from URDF text.
+
+The tool's place, which every control period asks for, is worked out by a kernel along the chain from base to tool; the
+chain is read from pinocchio's model, and what the kernel does not know stays pinocchio's.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 import pinocchio
 from numpy.typing import NDArray
 
+from qgf_core import arm_kernel as kernel
 from qgf_core.errors import RobotError
 from qgf_core.robot import ToolSpec, parse_urdf
 
@@ -47,6 +52,33 @@ class Kinematics:
         self._v_index = np.array([joint.idx_v for joint in joints])
         self._q = pinocchio.neutral(self._model)
         self._plain = not self._continuous.any() and self._q_index.tolist() == list(range(len(self._q)))
+        self._chain = self._read_chain()
+        self._position, self._matrix = np.zeros(len(joints)), np.zeros((3, 3))
+
+    def _read_chain(self) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+        """`joints` and `fixed` of the kernel, or None where a joint neither turns about nor slides along an axis."""
+        model, frame = self._model, self._model.frames[self._frame]
+        path: list[int] = []
+        joint = frame.parentJoint
+        while joint:
+            path.insert(0, joint)
+            joint = model.parents[joint]
+        place_of = {index: place for place, index in enumerate(self._v_index.tolist())}
+        joints: list[tuple[int, int]] = []
+        fixed: list[NDArray[np.float64]] = []
+        turned = np.eye(3)  # from the joint's frame to one whose z is the joint's axis
+        for joint in path:
+            motion = np.asarray(self._data.joints[joint].S).reshape(-1)
+            if motion.size != 6 or np.any(motion[:3]) == np.any(motion[3:]):
+                return None
+            kind = kernel.PRISMATIC if np.any(motion[:3]) else kernel.REVOLUTE
+            before, turned = turned, _z_along(motion[:3] + motion[3:])
+            placement = model.jointPlacements[joint]
+            fixed.append(_row(before.T @ placement.rotation @ turned, before.T @ placement.translation))
+            joints.append((kind, place_of[model.joints[joint].idx_v]))
+        point = frame.placement.act(self._offset)
+        fixed.append(_row(turned.T @ frame.placement.rotation, turned.T @ point))
+        return np.array(joints, dtype=np.int64).reshape(-1, 2), np.array(fixed)
 
     def _configuration(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
         if position.shape != self._q_index.shape:
@@ -64,14 +96,28 @@ class Kinematics:
 
     def tool_position(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tool point (3,) [m] in the base frame for joint positions (n,) [rad]."""
-        pinocchio.forwardKinematics(self._model, self._data, self._configuration(position))
-        placement = pinocchio.updateFramePlacement(self._model, self._data, self._frame)
-        return np.asarray(placement.act(self._offset))
+        if self._chain is None:
+            return self.tool_pose_by_pinocchio(position)[0]
+        if position.shape != self._position.shape:
+            raise ValueError(f"joint position has shape {position.shape}, expected {self._position.shape}")
+        self._position[:] = position
+        point = np.empty(3)
+        kernel.place_tool(self._position, *self._chain, point, self._matrix)
+        return point
 
     def tool_pose(self, position: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Tool point (3,) [m] and the tool link's rotation matrix (3, 3), both in the base frame."""
-        point = self.tool_position(position)
-        return point, np.array(self._data.oMf[self._frame].rotation)
+        if self._chain is None:
+            return self.tool_pose_by_pinocchio(position)
+        return self.tool_position(position), self._matrix.copy()
+
+    def tool_pose_by_pinocchio(
+        self, position: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The same, of any arm."""
+        pinocchio.forwardKinematics(self._model, self._data, self._configuration(position))
+        placement = pinocchio.updateFramePlacement(self._model, self._data, self._frame)
+        return np.asarray(placement.act(self._offset)), np.array(placement.rotation)
 
     def tool_jacobian(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
         """d tool_position / d joint_position (3, n) [m/rad]."""
@@ -101,3 +147,16 @@ class Kinematics:
         v, a = np.zeros(self._model.nv), np.zeros(self._model.nv)
         v[self._v_index], a[self._v_index] = velocity, acceleration
         return np.asarray(pinocchio.rnea(self._model, self._data, self._configuration(position), v, a)[self._v_index])
+
+
+def _z_along(axis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A rotation (3, 3) that takes z to the unit vector `axis` (3,)."""
+    if axis.tolist() == [0.0, 0.0, 1.0]:
+        return np.eye(3)
+    x = np.cross(np.eye(3)[np.argmin(np.abs(axis))], axis)  # across the axis and the direction furthest from it
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(axis, x), axis], axis=1)
+
+
+def _row(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([rotation.reshape(-1), translation])

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qgf_core import arm_kernel as kernel
 from qgf_core.kinematics import Kinematics
 from qgf_core.reference import JointReference
 from qgf_core.robot import RobotSpec
@@ -39,6 +39,13 @@ UNITS: dict[str, str] = {
     "reference_error": "rad, joint position minus reference, per time of the preview",
     "reference_velocity": "share of policy_velocity, of the reference, per time of the preview",
 }
+_SOURCES: dict[str, int] = {
+    "joint_position": kernel.POSITION,
+    "joint_velocity": kernel.VELOCITY,
+    "previous_action": kernel.ACTION,
+    "tool_position_error": kernel.TOOL,
+}
+"""What the kernel works out by itself."""
 _OF_REFERENCE = ("reference_error", "reference_velocity")
 
 
@@ -95,15 +102,21 @@ class ObservationBuilder:
             raise ValueError(f"kinematics of joints {kinematics.joint_names} do not fit {robot.joint_names}")
         self.terms = tuple(terms)
         self._robot, self._kinematics = robot, kinematics
-        self._history: list[deque[Vector]] = [deque(maxlen=term.history) for term in self.terms]
-        self._home, self._speed = robot.home, robot.policy_velocity
         joints = len(robot.joints)
         self.size = sum(term.history * term.width(joints) for term in self.terms)
+        self._given = [term for term in self.terms if term.name not in _SOURCES]
+        self._sees_tool = any(term.name == "tool_position_error" for term in self.terms)
+        self._programme = np.array([(_SOURCES.get(term.name, kernel.GIVEN), term.width(joints), term.history)
+                                    for term in self.terms], dtype=np.int64).reshape(-1, 3)
+        self._factors = np.array([term.scale for term in self.terms], dtype=np.float64)
+        self._scales = np.array([robot.home, robot.policy_velocity])
+        self._state = np.zeros((3, joints))
+        self._aim = np.zeros(6 + sum(term.width(joints) for term in self._given))
+        self._past, self._fresh = np.zeros(self.size), True
 
     def reset(self) -> None:
         """Forget the history: the next sample is the first."""
-        for history in self._history:
-            history.clear()
+        self._fresh = True
 
     def build(
         self,
@@ -124,32 +137,24 @@ class ObservationBuilder:
         :param reference: where the joints shall be; for the reference terms.
         :param time: on the reference's clock [s].
         """
+        state, aim = self._state, self._aim
+        state[0], state[1], state[2] = position, velocity, previous_action
+        if self._sees_tool:
+            aim[:3], aim[3:6] = self._kinematics.tool_position(position), goal[:3]
+        if self._given:
+            aim[6:] = np.concatenate([self._of_aim(term, position, goal, reference, time) for term in self._given])
         observation = np.empty(self.size, dtype=np.float32)
-        place = 0
-        for term, history in zip(self.terms, self._history, strict=True):
-            if term.name == "joint_position":
-                value = position - self._home
-            elif term.name == "joint_velocity":
-                value = velocity / self._speed
-            elif term.name == "previous_action":
-                value = previous_action
-            elif term.name == "tool_position_error":
-                value = self._kinematics.tool_position(position) - goal[:3]
-            elif term.name == "tool_orientation_error":
-                value = rotation_between(self._kinematics.tool_pose(position)[1], goal[3:])
-            else:
-                value = self._of_reference(term, position, reference, time)
-            if term.scale != 1.0:
-                value = value * term.scale
-            samples: Sequence[Vector] = (value,)
-            if term.history > 1:
-                history.appendleft(np.array(value, dtype=np.float64))
-                samples = [*history, *[history[-1]] * (term.history - len(history))]
-            for sample in samples:
-                end = place + len(sample)
-                observation[place:end] = sample
-                place = end
+        kernel.build_observation(
+            state, aim, self._scales, self._programme, self._factors, self._past, self._fresh, observation)
+        self._fresh = False
         return observation
+
+    def _of_aim(
+        self, term: ObservationTerm, position: Vector, goal: Vector, reference: JointReference | None, time: float
+    ) -> Vector:
+        if term.name == "tool_orientation_error":
+            return rotation_between(self._kinematics.tool_pose(position)[1], goal[3:])
+        return self._of_reference(term, position, reference, time)
 
     def _of_reference(
         self, term: ObservationTerm, position: Vector, reference: JointReference | None, time: float

@@ -146,32 +146,32 @@ class PyBulletArm(SimulatedArm):
         point = pybullet.getLinkState(self._body, index, computeForwardKinematics=True, **client)[4]
         pybullet.applyExternalForce(self._body, index, force.tolist(), point, pybullet.WORLD_FRAME, **client)
 
-    def _drive_velocity(self, velocity: Vector, period: float) -> None:
+    def _drive_velocity(self, velocity: list[float], period: float) -> None:
         self._motors_on = True
         pybullet.setJointMotorControlArray(
             self._body,
             self._joints,
             pybullet.VELOCITY_CONTROL,
-            targetVelocities=velocity.tolist(),
+            targetVelocities=velocity,
             forces=self._forces,
             physicsClientId=self._client,
         )
 
-    def _drive_position(self, position: Vector, velocity: Vector, period: float) -> None:
+    def _drive_position(self, position: list[float], velocity: list[float], period: float) -> None:
         self._motors_on = True
         pybullet.setJointMotorControlArray(
             self._body,
             self._joints,
             pybullet.POSITION_CONTROL,
-            targetPositions=position.tolist(),
-            targetVelocities=velocity.tolist(),
+            targetPositions=position,
+            targetVelocities=velocity,
             positionGains=[POSITION_GAIN] * len(self._joints),
             velocityGains=[1.0] * len(self._joints),
             forces=self._forces,
             physicsClientId=self._client,
         )
 
-    def _drive_torque(self, torque: Vector) -> None:
+    def _drive_torque(self, torque: list[float]) -> None:
         client = {"physicsClientId": self._client}
         if self._motors_on:  # a velocity motor without force: the joint turns freely
             pybullet.setJointMotorControlArray(
@@ -180,7 +180,7 @@ class PyBulletArm(SimulatedArm):
             self._motors_on = False
         # PyBullet clears torques at every step.
         pybullet.setJointMotorControlArray(
-            self._body, self._joints, pybullet.TORQUE_CONTROL, forces=torque.tolist(), **client
+            self._body, self._joints, pybullet.TORQUE_CONTROL, forces=torque, **client
         )
 
     def _simulate(self, period: float) -> None:

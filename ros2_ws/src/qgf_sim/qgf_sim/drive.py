@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
 from typing import Literal
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from qgf_core.robot import DriveSpec
+from qgf_sim import drive_kernel as kernel
 
 Vector = NDArray[np.float64]
+_PLACES = 8
+"""For commands that wait, beyond those that fit into the delay."""
 _STICTION_SPEED = 0.01
 """Where Coulomb friction against a torque reaches three quarters of its strength [rad/s]."""
 
@@ -77,16 +78,13 @@ class Drive:
         kind: Literal["velocity", "position", "effort"] = "velocity",
     ) -> None:
         self.spec = actuator_of(spec) if isinstance(spec, DriveSpec) else spec
-        self._kind, self._period, self._delay = kind, round(period * 1e9), round(self.spec.delay * 1e9)
+        self._period, self._delay = round(period * 1e9), round(self.spec.delay * 1e9)
         actuator = self.spec
-        self._sticks = actuator.coulomb > 0.0 or actuator.viscous > 0.0
-        self._limited = math.isfinite(actuator.top_speed)
-        # Most drives have none of this, and the physics loop is hot.
-        self._ideal = kind == "effort" or not (
-            actuator.backlash > 0.0 or (kind == "velocity" and (actuator.gain != 1.0 or self._sticks or self._limited))
-        )
-        self._blends: dict[int, float] = {}
-        self._transitions: dict[int, NDArray[np.float64]] = {}
+        self._kind = {"velocity": kernel.VELOCITY, "position": kernel.POSITION, "effort": kernel.EFFORT}[kind]
+        self._actuator = np.array([
+            actuator.time_constant, actuator.damping_ratio, actuator.gain, actuator.coulomb / actuator.stiffness,
+            actuator.viscous / actuator.stiffness, actuator.top_speed, actuator.backlash])
+        self._joints = joints
         self.reset(np.zeros(joints))
 
     @property
@@ -96,68 +94,43 @@ class Drive:
 
     def reset(self, value: Vector) -> None:
         """All commands so far, and the output, were `value` (n,)."""
-        self._time = 0
-        self._queue: deque[tuple[int, Vector]] = deque()
-        self._input = self._output = np.array(value, dtype=np.float64)
-        self._rate = np.zeros_like(self._output)
-        # Of the backlash: where the motor is, in the joint's unit, and the joint that it takes along.
-        self._motor, self._joint = np.zeros_like(self._output), np.zeros_like(self._output)
-        if self._kind == "position":
-            self._joint = self._output.copy()
+        value = np.asarray(value, dtype=np.float64)
+        places = self.delay_periods + _PLACES
+        self._clock = np.zeros(kernel.CLOCK + places, dtype=np.int64)
+        self._clock[kernel.KIND], self._clock[kernel.DELAY] = self._kind, self._delay
+        self._memory = np.zeros((kernel.RING + places, self._joints))
+        self._memory[kernel.INPUT] = self._memory[kernel.OUTPUT] = value
+        if self._kind == kernel.POSITION:
+            self._memory[kernel.JOINT] = value
 
     def step(self, command: Vector, period: int | None = None) -> Vector:
         """What the servo asks for in this physics period (n,), for the command (n,) that is in force now.
 
         :param period: of this one step [ns], where it is not the usual one.
         """
-        now = self._time
-        self._time += self._period if period is None else period
-        self._queue.append((now + self._delay, command))
-        while self._queue and self._queue[0][0] < self._time:
-            effect, value = self._queue.popleft()
-            if effect > now:
-                self._advance(effect - now)
-                now = effect
-            self._input = value
-        self._advance(self._time - now)
-        if self._ideal:
-            return self._output
-        return self._at_the_joint((self._period if period is None else period) * 1e-9)
+        answer: Vector = self.run(command, 1, period)[0]
+        return answer
 
-    def _advance(self, duration: int) -> None:
-        """Exact solution over `duration` [ns] with constant input u."""
-        spec = self.spec
-        if self._kind == "effort" or spec.time_constant == 0.0:
-            self._output = self._input
-        elif spec.damping_ratio == 0.0:  # dy/dt = (u - y) / T
-            if duration not in self._blends:
-                self._blends[duration] = 1.0 - math.exp(-duration * 1e-9 / spec.time_constant)
-            self._output = self._output + self._blends[duration] * (self._input - self._output)
-        else:  # d2y/dt2 = (u - y) / T^2 - 2 D / T dy/dt
-            if duration not in self._transitions:
-                rate = 1.0 / spec.time_constant
-                system = np.array([[0.0, 1.0], [-rate * rate, -2.0 * spec.damping_ratio * rate]])
-                self._transitions[duration] = scipy.linalg.expm(system * (duration * 1e-9))
-            error, self._rate = self._transitions[duration] @ np.stack([self._output - self._input, self._rate])
-            self._output = self._input + error
+    def run(self, command: Vector, steps: int, period: int | None = None) -> Vector:
+        """The same for the next `steps` physics periods, in all of which `command` is in force: (steps, n)."""
+        command = np.ascontiguousarray(command, dtype=np.float64)
+        if command.shape != (self._joints,):
+            raise ValueError(f"command has shape {command.shape}, expected {(self._joints,)}")
+        answers = np.empty((steps, self._joints))
+        if self._clock[kernel.WAITING] + steps > self._clock.size - kernel.CLOCK:
+            self._make_room(steps)
+        kernel.run_drive(command, self._period if period is None else period, self._actuator, self._clock,
+                         self._memory, answers)
+        return answers
 
-    def _at_the_joint(self, period: float) -> Vector:
-        spec, output = self.spec, self._output
-        if self._kind == "velocity":
-            if spec.gain != 1.0:
-                output = spec.gain * output
-            if self._sticks:
-                # The speed v at which the servo's torque k (u - v) meets the friction c sign(v) + d v; 0 below it.
-                driven = np.maximum(np.abs(output) - spec.coulomb / spec.stiffness, 0.0)
-                output = np.copysign(driven / (1.0 + spec.viscous / spec.stiffness), output)
-            if self._limited:
-                output = np.minimum(np.maximum(output, -spec.top_speed), spec.top_speed)
-        if spec.backlash > 0.0:
-            self._motor = output if self._kind == "position" else self._motor + output * period
-            before, half = self._joint, 0.5 * spec.backlash
-            self._joint = np.minimum(np.maximum(before, self._motor - half), self._motor + half)
-            output = self._joint if self._kind == "position" else (self._joint - before) / period
-        return output
+    def _make_room(self, steps: int) -> None:
+        """For periods shorter than the usual one, of which more fit into the delay."""
+        clock, memory, head, rows = self._clock, self._memory, kernel.CLOCK, kernel.RING
+        first, more = clock[kernel.FIRST], np.zeros(clock.size - head + steps)
+        self._clock = np.concatenate([clock[:head], np.roll(clock[head:], -first), more.astype(np.int64)])
+        self._clock[kernel.FIRST] = 0
+        waiting = np.roll(memory[rows:], -first, axis=0)
+        self._memory = np.concatenate([memory[:rows], waiting, np.zeros((more.size, self._joints))])
 
     def friction_torque(self, velocity: Vector) -> Vector:
         """What friction takes from a torque at the joints' speed (n,) [rad/s]: (n,) [N m]."""

@@ -172,30 +172,43 @@ class SimulatedArm(abc.ABC):
         """
         h = self.period if period is None else period
         nanoseconds = None if period is None else round(period * 1e9)
-        for _ in range(steps):
-            yielding = None if self._push is None else self._pushed(self._push)
-            if interface == "velocity":
-                wanted = self._velocity.step(command, nanoseconds)
-                self._drive_velocity(wanted if yielding is None else wanted + yielding, h)
-            elif interface == "position":
-                target = self._position.step(command, nanoseconds)
-                # Feeding the target's velocity forward keeps the servo's lag at the drive's own.
-                velocity = (target - self._last_position_target) / h
-                self._last_position_target = target
-                self._drive_position(target, velocity if yielding is None else velocity + yielding, h)
-            elif interface == "effort":
-                torque = self._effort.step(command, nanoseconds)
+        if interface == "velocity":
+            for wanted in self._velocity.run(command, steps, nanoseconds).tolist():
+                self._drive_velocity(self._yielding(wanted), h)
+                self._simulate(h)
+        elif interface == "position":
+            targets = self._position.run(command, steps, nanoseconds)
+            # Feeding the target's velocity forward keeps the servo's lag at the drive's own.
+            velocities = np.diff(targets, axis=0, prepend=self._last_position_target[None]) / h
+            self._last_position_target = targets[-1]
+            for target, velocity in zip(targets.tolist(), velocities.tolist(), strict=True):
+                self._drive_position(target, self._yielding(velocity), h)
+                self._simulate(h)
+        elif interface == "effort":
+            limit = self.robot.effort_limit
+            for torque in np.clip(self._effort.run(command, steps, nanoseconds), -limit, limit):
+                if self._push is not None:
+                    self._pushed(self._push)
                 if self._braked_periods > 0:  # the brakes are released when the first torque takes effect, not before
                     self._braked_periods -= 1
-                    self._drive_velocity(np.zeros(torque.size), h)
+                    self._drive_velocity([0.0] * torque.size, h)
                 else:
-                    limit = self.robot.effort_limit
-                    self._drive_torque(np.clip(torque, -limit, limit) - self._friction_torque())
-            else:
-                self._drive_velocity(np.zeros(len(self.robot.joints)), h)
-            self._simulate(h)
-            if interface == "brake":
+                    self._drive_torque((torque - self._friction_torque()).tolist())
+                self._simulate(h)
+        else:
+            for _ in range(steps):
+                if self._push is not None:
+                    self._pushed(self._push)
+                self._drive_velocity([0.0] * len(self.robot.joints), h)
+                self._simulate(h)
                 self._rest(self.state()[0])
+
+    def _yielding(self, velocity: list[float]) -> list[float]:
+        """The speeds (n,) [rad/s] of servos that are asked for `velocity`, in a physics step with the present push."""
+        if self._push is None:
+            return velocity
+        pushed: list[float] = (velocity + self._pushed(self._push)).tolist()
+        return pushed
 
     def _friction_torque(self) -> Vector | float:
         spec = self._effort.spec
@@ -227,15 +240,15 @@ class SimulatedArm(abc.ABC):
         """A force (3,) [N] in the base frame on the origin of a link's frame, in the coming physics step only."""
 
     @abc.abstractmethod
-    def _drive_velocity(self, velocity: Vector, period: float) -> None:
+    def _drive_velocity(self, velocity: list[float], period: float) -> None:
         """Reach `velocity` (n,) [rad/s] by the end of the coming period [s], as far as the efforts suffice."""
 
     @abc.abstractmethod
-    def _drive_position(self, position: Vector, velocity: Vector, period: float) -> None:
+    def _drive_position(self, position: list[float], velocity: list[float], period: float) -> None:
         """The same for `velocity` plus POSITION_GAIN of the distance to `position` (n,) [rad] per period."""
 
     @abc.abstractmethod
-    def _drive_torque(self, torque: Vector) -> None:
+    def _drive_torque(self, torque: list[float]) -> None:
         """Apply `torque` (n,) [N m] in the coming period."""
 
     @abc.abstractmethod

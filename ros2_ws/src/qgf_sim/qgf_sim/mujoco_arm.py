@@ -73,14 +73,14 @@ class MuJoCoArm(SimulatedArm):
         body = self._model.body(link).id
         mujoco.mj_applyFT(self._model, self._data, force, np.zeros(3), self._data.xpos[body], body, self._outside)
 
-    def _drive_velocity(self, velocity: Vector, period: float) -> None:
-        self._demand = velocity, None
+    def _drive_velocity(self, velocity: list[float], period: float) -> None:
+        self._demand = np.array(velocity), None
 
-    def _drive_position(self, position: Vector, velocity: Vector, period: float) -> None:
-        self._demand = velocity + POSITION_GAIN * (position - self._data.qpos[self._q]) / period, None
+    def _drive_position(self, position: list[float], velocity: list[float], period: float) -> None:
+        self._demand = np.array(velocity) + POSITION_GAIN * (np.array(position) - self._data.qpos[self._q]) / period, None
 
-    def _drive_torque(self, torque: Vector) -> None:
-        self._demand = np.zeros(torque.size), torque
+    def _drive_torque(self, torque: list[float]) -> None:
+        self._demand = np.zeros(len(torque)), np.array(torque)
 
     def _simulate(self, period: float) -> None:
         model, data = self._model, self._data
