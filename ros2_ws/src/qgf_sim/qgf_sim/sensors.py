@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qgf_sim import sensor_kernel as kernel
+
 Vector = NDArray[np.float64]
+_PLACES = 8
+"""For states that are kept for a delay, at first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +51,22 @@ class StateSensor:
 
     def __init__(self, spec: SensorSpec) -> None:
         self.spec = spec
-        self._history: deque[tuple[float, Vector, Vector]] = deque()
-        self._time = 0.0
-        self._filtered: Vector | None = None
-        self._last: tuple[Vector, Vector] | None = None
+        self._sensor = np.array(
+            [spec.position_noise, spec.velocity_noise, spec.position_quantum, spec.velocity_filter, spec.delay])
+        self.reset()
 
     def reset(self) -> None:
         """The next state begins an episode: before it the arm stood still there."""
-        self._history.clear()
-        self._time, self._filtered, self._last = 0.0, None, None
+        self._last: tuple[Vector, Vector] | None = None
+
+    def _begin(self, joints: int) -> None:
+        bias = self.spec.position_bias
+        self._bias = np.array(bias, dtype=np.float64) if bias else np.zeros(joints)
+        if self._bias.shape != (joints,):
+            raise ValueError(f"sensor: position_bias has {len(bias)} entries for {joints} joints")
+        self._noise = np.zeros((2, joints))
+        self._count = np.array([0, 0, 1])
+        self._memory = np.zeros((kernel.RING + _PLACES, 1 + 2 * joints))
 
     def measure(
         self, position: Vector, velocity: Vector, elapsed: float, generator: np.random.Generator
@@ -69,35 +78,30 @@ class StateSensor:
         :param elapsed: time since the last measurement [s].
         :param generator: of the noise; a quantity that is switched off draws nothing.
         """
-        spec, n = self.spec, position.size
-        self._time += elapsed
-        if spec.delay > 0.0:
-            position, velocity = self._earlier(position, velocity)
-        if spec.velocity_filter > 0.0:  # exact step of dy/dt = (v - y) / T with v held since the last measurement
-            if self._filtered is None:
-                self._filtered = velocity
-            blend = 1.0 - math.exp(-elapsed / spec.velocity_filter)
-        measured = position + generator.normal(0.0, spec.position_noise, n) if spec.position_noise else position
-        speed = velocity + generator.normal(0.0, spec.velocity_noise, n) if spec.velocity_noise else velocity
-        if spec.velocity_filter > 0.0 and self._filtered is not None:
-            speed = self._filtered = self._filtered + blend * (speed - self._filtered)
-        if spec.position_bias:
-            measured = measured + np.array(spec.position_bias)
-        if spec.position_quantum > 0.0:
-            measured = spec.position_quantum * np.round(measured / spec.position_quantum)
+        spec = self.spec
+        if self._last is None:
+            self._begin(position.size)
+        elif spec.delay > 0.0 and self._count[kernel.KEPT] == len(self._memory) - kernel.RING:
+            self._make_room()
+        if spec.position_noise and spec.velocity_noise:
+            generator.standard_normal(out=self._noise)
+        elif spec.position_noise:
+            generator.standard_normal(out=self._noise[0])
+        elif spec.velocity_noise:
+            generator.standard_normal(out=self._noise[1])
+        if not position.shape == velocity.shape == self._bias.shape:
+            raise ValueError(f"state has shapes {position.shape} and {velocity.shape}, expected {self._bias.shape}")
+        measured, speed = np.empty_like(self._bias), np.empty_like(self._bias)
+        kernel.measure_state(position, velocity, elapsed, self._noise, self._bias, self._sensor, self._count,
+                             self._memory, measured, speed)
         if spec.dropout > 0.0 and generator.random() < spec.dropout and self._last is not None:
             return self._last
         self._last = measured, speed
         return self._last
 
-    def _earlier(self, position: Vector, velocity: Vector) -> tuple[Vector, Vector]:
-        """The state `delay` ago, on the line between the measurements on both sides of it."""
-        self._history.append((self._time, position, velocity))
-        wanted = self._time - self.spec.delay
-        while len(self._history) > 2 and self._history[1][0] <= wanted:
-            self._history.popleft()
-        before, after = self._history[0], self._history[min(1, len(self._history) - 1)]
-        if wanted <= before[0]:
-            return before[1], np.zeros_like(velocity) if wanted < before[0] else before[2]
-        share = (wanted - before[0]) / (after[0] - before[0])
-        return before[1] + share * (after[1] - before[1]), before[2] + share * (after[2] - before[2])
+    def _make_room(self) -> None:
+        """For a delay of many measurements."""
+        rows, first = kernel.RING, self._count[kernel.FIRST]
+        kept = np.roll(self._memory[rows:], -first, axis=0)
+        self._memory = np.concatenate([self._memory[:rows], kept, np.zeros_like(kept)])
+        self._count[kernel.FIRST] = 0
