@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qgf_core import arm_kernel as kernel
 from qgf_core.kinematics import Kinematics
 from qgf_core.robot import RobotSpec
 
@@ -101,7 +102,8 @@ class ActionDecoder:
         """
         if action.shape != self._scale.shape:
             raise ValueError(f"action has shape {action.shape}, expected {self._scale.shape}")
-        scaled = np.asarray(np.minimum(np.maximum(action, -1.0), 1.0) * self._scale, dtype=np.float64)
+        scaled = np.empty_like(self._scale)
+        kernel.scale_action(np.array(action, dtype=np.float64), self._scale, scaled)
         kind, posture = self.spec.kind, self.spec.posture_rate > 0.0
         if kind == "joint_velocity":
             wanted = scaled

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an arm's tool is, and what a policy is told of the arm; see qgf_core.kinematics and qgf_core.observation."""
+"""Where an arm's tool is, what a policy is told of the arm, and what its action asks for; see qgf_core.kinematics,
+qgf_core.observation and qgf_core.action."""
 
 from __future__ import annotations
 
@@ -56,6 +57,18 @@ def place_tool(
     matrix[0, 0], matrix[0, 1], matrix[0, 2] = a, b, c
     matrix[1, 0], matrix[1, 1], matrix[1, 2] = d, e, f
     matrix[2, 0], matrix[2, 1], matrix[2, 2] = g, h, i
+
+
+@compiled
+def scale_action(action: NDArray[np.float64], scale: NDArray[np.float64], scaled: NDArray[np.float64]) -> None:
+    """Writes an action (n,), cut to [-1, 1], times a scale (n,); what is not a number stays none."""
+    for i in range(action.size):
+        value = action[i]
+        if value > 1.0:
+            value = 1.0
+        elif value < -1.0:
+            value = -1.0
+        scaled[i] = value * scale[i]
 
 
 @compiled

@@ -4,6 +4,7 @@ physics."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -85,7 +86,8 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._measured = (np.zeros(n), np.zeros(n))
         self._distance = 0.0
         self._steps = self._time = 0
-        self._period = round(1e9 * period)
+        self._control_period, self._period = period, round(1e9 * period)
+        self._substeps, self._last_step = self.config.substeps // commands, self.config.episode_steps
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -150,14 +152,15 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         `info`: distance (the task's error [m or rad]), is_success, reward_terms, the last limited command [rad/s], what
         the drives were sent (the same, or [rad] or [N m]), the measured state and the true joint velocity [rad/s].
         """
-        if not np.isfinite(action).all():
+        action = np.array(action, dtype=np.float64)
+        if not all(map(math.isfinite, action.tolist())):
             raise ValueError(f"action {action} is not finite")
-        measured = self._measured[0]
-        base = measured if self._closed_loop else self._limiter.position
-        self._interpolator.aim(self._decoder.decode(action, base, self._limiter.velocity))
-        period, elapsed = None, 1.0 / self.config.control_rate
-        if self._period_jitter > 0.0:
-            stretch = 1.0 + self.np_random.uniform(-self._period_jitter, self._period_jitter)
+        base = self._measured[0] if self._closed_loop else self._limiter.position
+        last = self._limiter.velocity if self._interface == "effort" else None
+        self._interpolator.aim(self._decoder.decode(action, base, last))
+        period, elapsed = None, self._control_period
+        if self._period_jitter > 0.0:  # drawn evenly; `uniform` does the same at four times the cost
+            stretch = 1.0 + (-self._period_jitter + 2.0 * self._period_jitter * self.np_random.random())
             period, elapsed = stretch * self._arm.period, stretch * elapsed
         self._arm.push(self.task.push(1e-9 * self._time))
         commands = self._interpolator.substeps
@@ -166,13 +169,12 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
                 self._sense(elapsed / commands)
             command = self._limiter.step(self._interpolator.step(), self._measured[0] if self._closed_loop else None)
             sent = self._sent(command)
-            self._arm.step(sent, self._interface, self.config.substeps // commands, period)
+            self._arm.step(sent, self._interface, self._substeps, period)
         self._time += self._period if period is None else round(1e9 * elapsed)
-        self._previous_action = np.asarray(action, dtype=np.float64)
+        self._previous_action = action
         observation = self._observe(elapsed / commands)
         self._distance, terms = self.task.measure(self._true[0], action, 1e-9 * self._time)
         self._steps += 1
-        truncated = self._steps >= self.config.episode_steps
         info = {
             "distance": self._distance,
             "is_success": self.succeeded,
@@ -182,7 +184,7 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             "measured": self._measured,
             "joint_velocity": self._true[1],
         }
-        return observation, sum(terms.values()), False, truncated, info
+        return observation, sum(terms.values()), False, self._steps >= self._last_step, info
 
     def _sent(self, command: LimitedCommand) -> NDArray[np.float64]:
         """What the drives get (n,)."""

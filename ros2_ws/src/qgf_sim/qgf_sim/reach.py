@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -77,7 +78,7 @@ class ReachTask(Task):
 
     def error(self, position: Vector) -> float:
         """Distance to the goal [m] from joint positions (n,) [rad]."""
-        return float(np.linalg.norm(self.kinematics.tool_position(position) - self._goal))
+        return math.dist(self.kinematics.tool_position(position).tolist(), self._goal.tolist())
 
 
 def load_reach(name: str = "reach") -> ReachConfig:
@@ -122,6 +123,6 @@ def reward_terms(
     return {
         "progress": weights.progress * (previous_distance - distance),
         "distance": weights.distance * distance,
-        "precision": weights.precision * float(np.exp(-((distance / config.precision_width) ** 2))),
-        "effort": weights.effort * float(np.mean(np.square(action))),
+        "precision": weights.precision * math.exp(-((distance / config.precision_width) ** 2)),
+        "effort": weights.effort * float(np.dot(action, action)) / action.size,
     }
