@@ -32,7 +32,7 @@ def place_tool(
     :param joints: (k, 2) from the base to the tool: kind, and place in `position`.
     :param fixed: (k + 1, 12): transform from each joint's moved frame to the next joint's frame, and from the last to
         the tool; its rotation row by row, then its translation [m].
-    :param point: (3,) [m], overwritten.
+    :param point: its first three [m] are overwritten.
     :param matrix: (3, 3), the rotation, overwritten.
     """
     a, b, c, d, e, f, g, h, i = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0  # row by row
@@ -60,6 +60,21 @@ def place_tool(
 
 
 @compiled
+def tool_distance(
+    position: NDArray[np.float64],
+    goal: NDArray[np.float64],
+    joints: NDArray[np.int64],
+    fixed: NDArray[np.float64],
+    point: NDArray[np.float64],
+    matrix: NDArray[np.float64],
+) -> float:
+    """Distance from the tool to a goal (3,) [m]; all else as in `place_tool`."""
+    place_tool(position, joints, fixed, point, matrix)
+    x, y, z = point[0] - goal[0], point[1] - goal[1], point[2] - goal[2]
+    return math.sqrt(x * x + y * y + z * z)
+
+
+@compiled
 def scale_action(action: NDArray[np.float64], scale: NDArray[np.float64], scaled: NDArray[np.float64]) -> None:
     """Writes an action (n,), cut to [-1, 1], times a scale (n,); what is not a number stays none."""
     for i in range(action.size):
@@ -80,21 +95,29 @@ def build_observation(
     factors: NDArray[np.float64],
     past: NDArray[np.float64],
     fresh: bool,
+    joints: NDArray[np.int64],
+    fixed: NDArray[np.float64],
+    matrix: NDArray[np.float64],
     out: NDArray[np.float32],
 ) -> None:
     """Writes an observation, term after term.
 
     :param state: (3, n): joint position [rad], velocity [rad/s], last action.
-    :param aim: the tool's position and the goal's, both (3,) [m], where a term wants them; behind them what GIVEN terms
-        are, end to end.
+    :param aim: the tool's position, overwritten where there is a chain, and the goal's, both (3,) [m]; behind them what
+        GIVEN terms are, end to end.
     :param scales: (2, n): home [rad] and the scale of velocities [rad/s].
     :param terms: (k, 3): source, width, samples of history.
     :param factors: (k,).
     :param past: as `out`, but in float64: the last observation, changed.
     :param fresh: whether there is none.
+    :param joints: of the chain to the tool, see `place_tool`.
+    :param fixed: of the same; empty: nobody wants the tool, or the caller has worked it out.
+    :param matrix: (3, 3), overwritten.
     :param out: (size,), overwritten.
     """
     place, given = 0, 6
+    if fixed.shape[0] > 0:
+        place_tool(state[0], joints, fixed, aim, matrix)
     for k in range(terms.shape[0]):
         source, width, history = terms[k, 0], terms[k, 1], terms[k, 2]
         for j in range(place + history * width - 1, place + width - 1, -1):  # each sample becomes the one before

@@ -7,6 +7,7 @@ chain is read from pinocchio's model, and what the kernel does not know stays pi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,11 +53,13 @@ class Kinematics:
         self._v_index = np.array([joint.idx_v for joint in joints])
         self._q = pinocchio.neutral(self._model)
         self._plain = not self._continuous.any() and self._q_index.tolist() == list(range(len(self._q)))
-        self._chain = self._read_chain()
-        self._position, self._matrix = np.zeros(len(joints)), np.zeros((3, 3))
+        self.chain = self._read_chain()
+        """The way to the tool as `place_tool` of arm_kernel wants it, `joints` and `fixed`, or None where a joint neither
+        turns about nor slides along an axis."""
+        self._position, self._goal = np.zeros(len(joints)), np.zeros(3)
+        self._point, self._matrix = np.zeros(3), np.zeros((3, 3))
 
     def _read_chain(self) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-        """`joints` and `fixed` of the kernel, or None where a joint neither turns about nor slides along an axis."""
         model, frame = self._model, self._model.frames[self._frame]
         path: list[int] = []
         joint = frame.parentJoint
@@ -96,18 +99,30 @@ class Kinematics:
 
     def tool_position(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tool point (3,) [m] in the base frame for joint positions (n,) [rad]."""
-        if self._chain is None:
+        if self.chain is None:
             return self.tool_pose_by_pinocchio(position)[0]
+        self._take(position)
+        point = np.empty(3)
+        kernel.place_tool(self._position, *self.chain, point, self._matrix)
+        return point
+
+    def tool_distance(self, position: NDArray[np.float64], goal: NDArray[np.float64]) -> float:
+        """Distance of the tool point from a goal (3,) [m] in the base frame."""
+        if self.chain is None:
+            return math.dist(self.tool_position(position), goal)
+        self._take(position)
+        self._goal[:] = goal
+        return kernel.tool_distance(self._position, self._goal, *self.chain, self._point, self._matrix)
+
+    def _take(self, position: NDArray[np.float64]) -> None:
+        """A copy, so that the kernel meets one kind of array."""
         if position.shape != self._position.shape:
             raise ValueError(f"joint position has shape {position.shape}, expected {self._position.shape}")
         self._position[:] = position
-        point = np.empty(3)
-        kernel.place_tool(self._position, *self._chain, point, self._matrix)
-        return point
 
     def tool_pose(self, position: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Tool point (3,) [m] and the tool link's rotation matrix (3, 3), both in the base frame."""
-        if self._chain is None:
+        if self.chain is None:
             return self.tool_pose_by_pinocchio(position)
         return self.tool_position(position), self._matrix.copy()
 

@@ -106,6 +106,10 @@ class ObservationBuilder:
         self.size = sum(term.history * term.width(joints) for term in self.terms)
         self._given = [term for term in self.terms if term.name not in _SOURCES]
         self._sees_tool = any(term.name == "tool_position_error" for term in self.terms)
+        chain = kinematics.chain if self._sees_tool else None
+        self._by_kernel = chain is not None
+        self._joints, self._fixed = chain or (np.zeros((0, 2), dtype=np.int64), np.zeros((0, 12)))
+        self._matrix = np.zeros((3, 3))
         self._programme = np.array([(_SOURCES.get(term.name, kernel.GIVEN), term.width(joints), term.history)
                                     for term in self.terms], dtype=np.int64).reshape(-1, 3)
         self._factors = np.array([term.scale for term in self.terms], dtype=np.float64)
@@ -140,12 +144,15 @@ class ObservationBuilder:
         state, aim = self._state, self._aim
         state[0], state[1], state[2] = position, velocity, previous_action
         if self._sees_tool:
-            aim[:3], aim[3:6] = self._kinematics.tool_position(position), goal[:3]
+            aim[3:6] = goal[:3]
+            if not self._by_kernel:
+                aim[:3] = self._kinematics.tool_position(position)
         if self._given:
             aim[6:] = np.concatenate([self._of_aim(term, position, goal, reference, time) for term in self._given])
         observation = np.empty(self.size, dtype=np.float32)
         kernel.build_observation(
-            state, aim, self._scales, self._programme, self._factors, self._past, self._fresh, observation)
+            state, aim, self._scales, self._programme, self._factors, self._past, self._fresh,
+            self._joints, self._fixed, self._matrix, observation)
         self._fresh = False
         return observation
 

@@ -95,10 +95,10 @@ class Drive:
     def reset(self, value: Vector) -> None:
         """All commands so far, and the output, were `value` (n,)."""
         value = np.asarray(value, dtype=np.float64)
-        places = self.delay_periods + _PLACES
-        self._clock = np.zeros(kernel.CLOCK + places, dtype=np.int64)
+        self._waiting, self._places = 0, self.delay_periods + _PLACES
+        self._clock = np.zeros(kernel.CLOCK + self._places, dtype=np.int64)
         self._clock[kernel.KIND], self._clock[kernel.DELAY] = self._kind, self._delay
-        self._memory = np.zeros((kernel.RING + places, self._joints))
+        self._memory = np.zeros((kernel.RING + self._places, self._joints))
         self._memory[kernel.INPUT] = self._memory[kernel.OUTPUT] = value
         if self._kind == kernel.POSITION:
             self._memory[kernel.JOINT] = value
@@ -117,20 +117,21 @@ class Drive:
         if command.shape != (self._joints,):
             raise ValueError(f"command has shape {command.shape}, expected {(self._joints,)}")
         answers = np.empty((steps, self._joints))
-        if self._clock[kernel.WAITING] + steps > self._clock.size - kernel.CLOCK:
+        if self._waiting + steps > self._places:
             self._make_room(steps)
-        kernel.run_drive(command, self._period if period is None else period, self._actuator, self._clock,
-                         self._memory, answers)
+        self._waiting = kernel.run_drive(command, self._period if period is None else period, self._actuator,
+                                         self._clock, self._memory, answers)
         return answers
 
     def _make_room(self, steps: int) -> None:
         """For periods shorter than the usual one, of which more fit into the delay."""
         clock, memory, head, rows = self._clock, self._memory, kernel.CLOCK, kernel.RING
-        first, more = clock[kernel.FIRST], np.zeros(clock.size - head + steps)
-        self._clock = np.concatenate([clock[:head], np.roll(clock[head:], -first), more.astype(np.int64)])
+        first, more = clock[kernel.FIRST], self._places + steps
+        self._clock = np.concatenate([clock[:head], np.roll(clock[head:], -first), np.zeros(more, dtype=np.int64)])
         self._clock[kernel.FIRST] = 0
-        waiting = np.roll(memory[rows:], -first, axis=0)
-        self._memory = np.concatenate([memory[:rows], waiting, np.zeros((more.size, self._joints))])
+        self._memory = np.concatenate(
+            [memory[:rows], np.roll(memory[rows:], -first, axis=0), np.zeros((more, self._joints))])
+        self._places += more
 
     def friction_torque(self, velocity: Vector) -> Vector:
         """What friction takes from a torque at the joints' speed (n,) [rad/s]: (n,) [N m]."""

@@ -30,8 +30,8 @@ def run_drive(
     clock: NDArray[np.int64],
     memory: NDArray[np.float64],
     out: NDArray[np.float64],
-) -> None:
-    """Writes what the servos ask for in each of the next physics periods.
+) -> int:
+    """Writes what the servos ask for in each of the next physics periods; returns how many commands wait.
 
     :param command: (n,) in force now and in all of them.
     :param period: length of each [ns].
@@ -114,3 +114,4 @@ def run_drive(
                 value = joint if kind == POSITION else (joint - before) / seconds
             out[k, i] = value
     clock[NOW], clock[FIRST], clock[WAITING] = now, first, waiting
+    return waiting

@@ -173,9 +173,13 @@ class SimulatedArm(abc.ABC):
         h = self.period if period is None else period
         nanoseconds = None if period is None else round(period * 1e9)
         if interface == "velocity":
-            for wanted in self._velocity.run(command, steps, nanoseconds).tolist():
-                self._drive_velocity(self._yielding(wanted), h)
-                self._simulate(h)
+            wanted: list[list[float]] = self._velocity.run(command, steps, nanoseconds).tolist()
+            if self._push is None:
+                self._follow(wanted, h)
+            else:
+                for velocity in wanted:
+                    self._drive_velocity(self._yielding(velocity), h)
+                    self._simulate(h)
         elif interface == "position":
             targets = self._position.run(command, steps, nanoseconds)
             # Feeding the target's velocity forward keeps the servo's lag at the drive's own.
@@ -209,6 +213,12 @@ class SimulatedArm(abc.ABC):
             return velocity
         pushed: list[float] = (velocity + self._pushed(self._push)).tolist()
         return pushed
+
+    def _follow(self, velocities: list[list[float]], period: float) -> None:
+        """Simulate as many periods [s] as there are velocities (n,) [rad/s] to reach in them."""
+        for velocity in velocities:
+            self._drive_velocity(velocity, period)
+            self._simulate(period)
 
     def _friction_torque(self) -> Vector | float:
         spec = self._effort.spec

@@ -78,7 +78,7 @@ class ReachTask(Task):
 
     def error(self, position: Vector) -> float:
         """Distance to the goal [m] from joint positions (n,) [rad]."""
-        return math.dist(self.kinematics.tool_position(position).tolist(), self._goal.tolist())
+        return self.kinematics.tool_distance(position, self._goal)
 
 
 def load_reach(name: str = "reach") -> ReachConfig:
@@ -124,5 +124,5 @@ def reward_terms(
         "progress": weights.progress * (previous_distance - distance),
         "distance": weights.distance * distance,
         "precision": weights.precision * math.exp(-((distance / config.precision_width) ** 2)),
-        "effort": weights.effort * float(np.dot(action, action)) / action.size,
+        "effort": weights.effort * float(action.dot(action)) / action.size,
     }

@@ -65,6 +65,8 @@ class StateSensor:
         if self._bias.shape != (joints,):
             raise ValueError(f"sensor: position_bias has {len(bias)} entries for {joints} joints")
         self._noise = np.zeros((2, joints))
+        rows = slice(0 if self.spec.position_noise else 1, 2 if self.spec.velocity_noise else 1)
+        self._drawn = self._noise[rows]
         self._count = np.array([0, 0, 1])
         self._memory = np.zeros((kernel.RING + _PLACES, 1 + 2 * joints))
 
@@ -79,23 +81,20 @@ class StateSensor:
         :param generator: of the noise; a quantity that is switched off draws nothing.
         """
         spec = self.spec
-        if self._last is None:
+        last = self._last
+        if last is None:
             self._begin(position.size)
         elif spec.delay > 0.0 and self._count[kernel.KEPT] == len(self._memory) - kernel.RING:
             self._make_room()
-        if spec.position_noise and spec.velocity_noise:
-            generator.standard_normal(out=self._noise)
-        elif spec.position_noise:
-            generator.standard_normal(out=self._noise[0])
-        elif spec.velocity_noise:
-            generator.standard_normal(out=self._noise[1])
+        if self._drawn.size:
+            generator.standard_normal(out=self._drawn)
         if not position.shape == velocity.shape == self._bias.shape:
             raise ValueError(f"state has shapes {position.shape} and {velocity.shape}, expected {self._bias.shape}")
-        measured, speed = np.empty_like(self._bias), np.empty_like(self._bias)
+        measured, speed = np.empty(position.size), np.empty(position.size)
         kernel.measure_state(position, velocity, elapsed, self._noise, self._bias, self._sensor, self._count,
                              self._memory, measured, speed)
-        if spec.dropout > 0.0 and generator.random() < spec.dropout and self._last is not None:
-            return self._last
+        if spec.dropout > 0.0 and generator.random() < spec.dropout and last is not None:
+            return last
         self._last = measured, speed
         return self._last
 
