@@ -5,8 +5,10 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from qgf_core.robot import DriveSpec, load_robot
+from qgf_sim import drive_kernel
 from qgf_sim.arm import PyBulletArm
 from qgf_sim.drive import ActuatorSpec, Drive
 
@@ -172,3 +174,52 @@ def test_efforts_are_delayed_and_nothing_else():
 def test_an_impossible_actuator_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         ActuatorSpec(**changes)
+
+
+def drawn_actuator(random, kind):
+    return ActuatorSpec(
+        delay=random.choice([0.0, 0.003, 0.02, 0.0333]), time_constant=random.choice([0.0, 0.04]),
+        damping_ratio=random.choice([0.0, 0.4, 1.0, 1.0001, 3.0]), gain=random.choice([1.0, 0.8]),
+        coulomb=random.choice([0.0, 2.0]), viscous=random.choice([0.0, 5.0]), backlash=random.choice([0.0, 0.01]),
+        top_speed=random.choice([math.inf, 0.7]))
+
+
+@pytest.mark.parametrize("kind", ["velocity", "position", "effort"])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_kernel_is_the_python_that_it_was_written_in_and_periods_may_come_one_by_one(kind, seed, monkeypatch):
+    random = np.random.default_rng(seed)
+    spec = drawn_actuator(random, kind)
+    at_once, singly, python = (Drive(spec, PERIOD, 3, kind) for _ in range(3))
+    for _ in range(25):
+        command, steps = random.normal(size=3), int(random.integers(1, 5))
+        period = None if random.random() < 0.5 else int(random.integers(500_000, 9_000_000))
+        answers = at_once.run(command, steps, period)
+        assert np.array_equal(answers, np.stack([singly.step(command, period) for _ in range(steps)]))
+        with monkeypatch.context() as patch:
+            patch.setattr(drive_kernel, "run_drive", drive_kernel.run_drive.py_func)
+            assert np.array_equal(answers, python.run(command, steps, period))
+
+
+def test_any_number_of_commands_fit_into_a_delay():
+    """Periods of 10 us in a delay of 20 ms: 2000 wait at once, where four were expected."""
+    drive, commands = Drive(ActuatorSpec(0.02, 0.0), PERIOD, 1), np.random.default_rng(0).normal(size=5000)
+    answers = np.array([drive.step(np.array([u]), 10_000)[0] for u in commands])
+    assert np.array_equal(answers[2000:], commands[:3000]) and not answers[:2000].any()
+
+
+@pytest.mark.parametrize("damping", [0.01, 0.5, 0.999, 1.0 - 1e-9, 1.0, 1.0 + 1e-7, 1.0001, 1.001, 4.0, 100.0])
+def test_the_second_order_step_is_the_matrix_exponential(damping):
+    for lag, period in ((0.04, 0.005), (0.01, 0.005), (0.001, 0.05), (0.2, 0.0001)):
+        drive = Drive(ActuatorSpec(0.0, lag, damping), period, 1)
+        transition = scipy.linalg.expm(np.array([[0.0, 1.0], [-1.0 / lag**2, -2.0 * damping / lag]]) * period)
+        state = np.zeros(2)
+        for u in (1.0, 1.0, -0.5):
+            state = transition @ (state - [u, 0.0]) + [u, 0.0]
+            assert drive.step(np.array([u]))[0] == pytest.approx(state[0], rel=1e-11, abs=1e-12)
+
+
+def test_a_command_for_other_joints_is_refused():
+    drive = Drive(ActuatorSpec(), PERIOD, 3)
+    for wrong in (np.zeros(2), np.zeros((3, 1)), np.zeros(4)):
+        with pytest.raises(ValueError, match=r"command has shape .*, expected \(3,\)"):
+            drive.step(wrong)

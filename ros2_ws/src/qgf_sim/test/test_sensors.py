@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from qgf_sim import sensor_kernel
 from qgf_sim.sensors import SensorSpec, StateSensor
 
 PERIOD = 0.02
@@ -89,3 +90,42 @@ def test_reset_forgets():
 def test_an_impossible_sensor_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         SensorSpec(**changes)
+
+
+FAULTS = {"position_noise": 0.01, "velocity_noise": 0.1, "position_bias": (0.1, 0.0, -0.2), "position_quantum": 0.001,
+          "velocity_filter": 0.01, "delay": 0.03, "dropout": 0.3}
+
+
+@pytest.mark.parametrize("without", [None, *FAULTS])
+def test_the_kernel_is_the_python_that_it_was_written_in(without, monkeypatch):
+    spec = SensorSpec(**{name: value for name, value in FAULTS.items() if name != without})
+    sensors, generators = (StateSensor(spec), StateSensor(spec)), [np.random.default_rng(0) for _ in range(2)]
+    random = np.random.default_rng(1)
+    for k in range(60):
+        if k == 40:
+            [sensor.reset() for sensor in sensors]
+        position, velocity = random.normal(size=(2, 3))
+        elapsed = float(random.uniform(0.0, 0.03))
+        found = sensors[0].measure(position, velocity, elapsed, generators[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(sensor_kernel, "measure_state", sensor_kernel.measure_state.py_func)
+            again = sensors[1].measure(position, velocity, elapsed, generators[1])
+        assert np.array_equal(found, again)
+
+
+def test_a_delay_of_many_measurements():
+    """1 ms apart, 0.2 s late: 200 states are kept at once."""
+    told, speed = measured(SensorSpec(delay=0.2), 0.001 * np.arange(1000), 2.0 + np.arange(1000),
+                           periods=[0.0] + [0.001] * 999)
+    assert told[200:] == pytest.approx(0.001 * np.arange(800), abs=1e-9) and not told[:200].any()
+    assert speed[300] == pytest.approx(102.0, abs=1e-6)
+
+
+def test_states_of_other_shapes_are_refused():
+    sensor, generator = StateSensor(SensorSpec()), np.random.default_rng(0)
+    sensor.measure(np.zeros(3), np.zeros(3), 0.0, generator)
+    for wrong in ((np.zeros(3), np.zeros(2)), (np.zeros(4), np.zeros(4))):
+        with pytest.raises(ValueError, match="state has shapes"):
+            sensor.measure(*wrong, PERIOD, generator)
+    with pytest.raises(ValueError, match="position_bias has 2 entries for 3 joints"):
+        StateSensor(SensorSpec(position_bias=(0.1, 0.2))).measure(np.zeros(3), np.zeros(3), 0.0, generator)
