@@ -54,7 +54,7 @@ class Kinematics:
         self._q = pinocchio.neutral(self._model)
         self._plain = not self._continuous.any() and self._q_index.tolist() == list(range(len(self._q)))
         self.chain = self._read_chain()
-        """The way to the tool as `place_tool` of arm_kernel wants it, `joints` and `fixed`, or None where a joint neither
+        """The way to the tool as `place_tool` of arm_kernel takes it, `joints` and `fixed`; None where a joint neither
         turns about nor slides along an axis."""
         self._position, self._goal = np.zeros(len(joints)), np.zeros(3)
         self._point, self._matrix = np.zeros(3), np.zeros((3, 3))

@@ -50,7 +50,7 @@ def test_the_tool_is_where_pinocchio_sees_it(which, offset):
         expected = kinematics.tool_pose_by_pinocchio(q)
         np.testing.assert_allclose(point, expected[0], rtol=0, atol=1e-12 * max(1.0, np.abs(point).max()))
         np.testing.assert_allclose(matrix, expected[1], rtol=0, atol=1e-12)
-        goal = point + [0.3, 0.0, -0.4]
+        goal = point + np.array([0.3, 0.0, -0.4])
         assert kinematics.tool_distance(q, goal) == pytest.approx(0.5, abs=1e-12)
         joints, fixed = kinematics.chain
         again = np.zeros(3), np.zeros((3, 3))

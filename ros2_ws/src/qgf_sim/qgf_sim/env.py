@@ -152,12 +152,12 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         `info`: distance (the task's error [m or rad]), is_success, reward_terms, the last limited command [rad/s], what
         the drives were sent (the same, or [rad] or [N m]), the measured state and the true joint velocity [rad/s].
         """
-        action = np.array(action, dtype=np.float64)
-        if not all(map(math.isfinite, action.tolist())):
+        taken = np.array(action, dtype=np.float64)
+        if not all(map(math.isfinite, taken.tolist())):
             raise ValueError(f"action {action} is not finite")
         base = self._measured[0] if self._closed_loop else self._limiter.position
         last = self._limiter.velocity if self._interface == "effort" else None
-        self._interpolator.aim(self._decoder.decode(action, base, last))
+        self._interpolator.aim(self._decoder.decode(taken, base, last))
         period, elapsed = None, self._control_period
         if self._period_jitter > 0.0:  # drawn evenly; `uniform` does the same at four times the cost
             stretch = 1.0 + (-self._period_jitter + 2.0 * self._period_jitter * self.np_random.random())
@@ -171,9 +171,9 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             sent = self._sent(command)
             self._arm.step(sent, self._interface, self._substeps, period)
         self._time += self._period if period is None else round(1e9 * elapsed)
-        self._previous_action = action
+        self._previous_action = taken
         observation = self._observe(elapsed / commands)
-        self._distance, terms = self.task.measure(self._true[0], action, 1e-9 * self._time)
+        self._distance, terms = self.task.measure(self._true[0], taken, 1e-9 * self._time)
         self._steps += 1
         info = {
             "distance": self._distance,

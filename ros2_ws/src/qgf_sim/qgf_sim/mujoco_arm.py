@@ -77,7 +77,8 @@ class MuJoCoArm(SimulatedArm):
         self._demand = np.array(velocity), None
 
     def _drive_position(self, position: list[float], velocity: list[float], period: float) -> None:
-        self._demand = np.array(velocity) + POSITION_GAIN * (np.array(position) - self._data.qpos[self._q]) / period, None
+        error = np.array(position) - self._data.qpos[self._q]
+        self._demand = np.array(velocity) + POSITION_GAIN * error / period, None
 
     def _drive_torque(self, torque: list[float]) -> None:
         self._demand = np.zeros(len(torque)), np.array(torque)
