@@ -8,6 +8,9 @@ which the tests compare it: the arithmetic is IEEE's in the order written, so bo
 
 The machine code is kept beside the byte code of its module (`__pycache__`, or NUMBA_CACHE_DIR) and is trusted as that
 is: whoever can write there can change the program itself.
+
+A kernel that is called from Python tells the types of its arguments (`kernel_for`) and is compiled, or read from there,
+when its module is imported: nothing is ever compiled in a control loop. Other types are a TypeError.
 """
 
 from __future__ import annotations
@@ -16,20 +19,39 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+from numba import types
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-REASSOCIATED = frozenset({"reassoc", "contract"})
-"""For sums whose order does not matter, such as a network's: vectorised; what is not finite stays so."""
+FLOAT, SINGLE, INTEGER, BOOLEAN, NOTHING = types.float64, types.float32, types.int64, types.boolean, types.void
+
+
+def given(kind: Any = FLOAT, dimensions: int = 1) -> Any:
+    """An array in C order that is only read, whether or not it may be written."""
+    return types.Array(kind, dimensions, "C", readonly=True)
+
+
+def written(kind: Any = FLOAT, dimensions: int = 1) -> Any:
+    """An array in C order that is written to."""
+    return types.Array(kind, dimensions, "C")
+
+
+def kernel_for(result: Any, *arguments: Any, any_order_of_sums: bool = False) -> Callable[[F], F]:
+    """Machine code for arguments of these types.
+
+    :param any_order_of_sums: sums may be taken in another order, which lets them be vectorised. What is not finite
+        stays so.
+    """
+    relaxed = {"reassoc", "contract"} if any_order_of_sums else False
+
+    def compile_it(function: F) -> F:
+        kernel: F = numba.njit(result(*arguments), cache=True, error_model="numpy", fastmath=relaxed)(function)
+        return kernel
+
+    return compile_it
 
 
 def compiled(function: F) -> F:
-    """Machine code for `function`, compiled at its first call with arguments of these types."""
-    kernel: F = numba.njit(cache=True, error_model="numpy")(function)
-    return kernel
-
-
-def compiled_sums(function: F) -> F:
-    """The same where sums may be taken in another order."""
-    kernel: F = numba.njit(cache=True, error_model="numpy", fastmath=set(REASSOCIATED))(function)
-    return kernel
+    """A part of a kernel of the same module."""
+    part: F = numba.njit(error_model="numpy")(function)
+    return part

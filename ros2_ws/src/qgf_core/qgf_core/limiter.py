@@ -122,7 +122,7 @@ class Limiter:
         array = np.ascontiguousarray(values, dtype=np.float64)
         if array.shape != self._velocity.shape:
             raise ValueError(f"{name} has shape {array.shape}, expected {self._velocity.shape}")
-        return array
+        return array if array.flags.aligned else array.copy()
 
 
 def stop_distance(velocity: Vector, acceleration: Vector, acceleration_limit: Vector, jerk_limit: Vector) -> Vector:

@@ -8,14 +8,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from qgf_core.compiled import compiled_sums
+from qgf_core.compiled import INTEGER, NOTHING, SINGLE, given, kernel_for, written
 
 Floats = NDArray[np.float32]
 
 LINEAR, ADD, SUB, MUL, DIV, CLAMP, SILU, RELU, TANH, SIGMOID, ELU, LEAKY_RELU = range(12)
 
 
-@compiled_sums
+@kernel_for(NOTHING, given(INTEGER, 2), given(SINGLE), given(SINGLE), written(SINGLE, 2), written(SINGLE),
+            any_order_of_sums=True)
 def run_network(
     programme: NDArray[np.int64], parameters: Floats, observation: Floats, work: Floats, out: Floats
 ) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from qgf_core.errors import StateError
 from qgf_core.robot import RobotSpec
+from qgf_policy.joint_state_kernel import in_order
 
 Vector = NDArray[np.float64]
 
@@ -43,8 +43,8 @@ class JointState:
 class _Layout:
     """Where the required joints stand in messages with one order of names."""
 
-    joints: NDArray[np.intp]
-    columns: NDArray[np.intp] | slice
+    joints: NDArray[np.int64]
+    columns: NDArray[np.int64]
     twice: str
     whole: bool
     """Every required joint, once."""
@@ -119,13 +119,7 @@ class JointStateMerger:
             twice = next((name for name in key if key.count(name) > 1), "") if len(set(key)) < len(key) else ""
             joints, columns = [j for j, _ in found], [c for _, c in found]
             whole = joints == list(range(len(self._names)))
-            together = whole and columns == list(range(columns[0], columns[-1] + 1))
-            layout = _Layout(
-                np.array(joints, dtype=np.intp),
-                slice(columns[0], columns[-1] + 1) if together else np.array(columns, dtype=np.intp),
-                twice,
-                whole,
-            )
+            layout = _Layout(np.array(joints, dtype=np.int64), np.array(columns, dtype=np.int64), twice, whole)
             if len(self._layouts) >= _LAYOUTS_KEPT:
                 self._layouts.clear()
             self._layouts[key] = layout
@@ -158,16 +152,16 @@ class JointStateMerger:
             )
         age = max(age, 0)
         joints, columns = layout.joints, layout.columns
-        new_position = np.asarray(position, dtype=np.float64)[columns]
-        new_velocity = np.asarray(velocity, dtype=np.float64)[columns]
-        # Of any number that is not finite this sum is none either, and it takes a fraction of the time of asking each.
-        usual = math.isfinite(sum(new_position.tolist()) + sum(new_velocity.tolist()))
-        if usual and layout.whole and stamp > self._newest:
-            self._position, self._velocity = new_position * self._signs, new_velocity * self._signs
-            self._sampled = self._ones * (now - age)
-            self._arrived[:], self._stamp[:], self._newest = now, stamp, stamp
-            self._complete = True
-            return
+        position, velocity = np.array(position, dtype=np.float64), np.array(velocity, dtype=np.float64)
+        if layout.whole and stamp > self._newest:
+            merged = np.empty((2, len(self._names)))
+            if in_order(position, velocity, columns, self._signs, merged):
+                self._position, self._velocity = merged
+                self._sampled = self._ones * (now - age)
+                self._arrived[:], self._stamp[:], self._newest = now, stamp, stamp
+                self._complete = True
+                return
+        new_position, new_velocity = position[columns], velocity[columns]
         finite = np.isfinite(new_position) & np.isfinite(new_velocity)
         if not finite.all():
             name = self._names[joints[int(np.argmin(finite))]]

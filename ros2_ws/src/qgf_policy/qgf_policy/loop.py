@@ -250,7 +250,7 @@ class ControlLoop:
         self.notes = ask(self._realtime, threading.get_native_id())
 
     def cycle(self, deadline: int, skipped: int = 0) -> None:
-        """One command period; `skipped` were left out before it."""
+        """One command period; `skipped` were left out before it. A goal is in force from the next one on."""
         start = self._clock.now()
         runner, port = self.runner, self._port
         self._timing.begin(deadline, start, skipped)
@@ -258,9 +258,6 @@ class ControlLoop:
         if self._estop_reason or port.take_estop():
             runner.estop(self._estop_reason or "requested on ~/estop_request")
             self._estop_reason = ""
-        goal = port.take_goal()
-        if goal is not None:
-            self._set_goal(goal, start)
         while not self._jobs.empty():
             self._do(*self._jobs.get(), state, start)
         taken = self._clock.now()
@@ -271,9 +268,14 @@ class ControlLoop:
                 port.send(command.values)
             if command.inference:
                 port.report(command)
-            self._count(skipped, start)
         ended = self._clock.now()
         self._timing.end((start - deadline, taken - start, runner.infer_time, runner.limit_time, ended - stepped))
+        # A goal takes longer to read than all the rest: the command does not wait for it.
+        goal = port.take_goal()
+        if goal is not None:
+            self._set_goal(goal, start)
+        if command is not None:
+            self._count(skipped, start)
         self._until_report -= 1
         if self._until_report <= 0:
             self._until_report = self._report_every

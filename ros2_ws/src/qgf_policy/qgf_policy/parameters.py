@@ -222,8 +222,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "realtime_priority",
         50,
         "SCHED_FIFO priority of the control loop's thread, 1 .. 98; 0: ordinary scheduling. "
-        "The process's other threads then get priority 1. Needs the rtprio limit; without it the node says so and runs "
-        "with ordinary scheduling.",
+        "The process's other threads get the one below. Needs the rtprio limit; without it the node says so and "
+        "runs with ordinary scheduling.",
         0,
         98,
     ),

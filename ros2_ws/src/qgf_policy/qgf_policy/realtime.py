@@ -36,11 +36,12 @@ def ask(settings: RealtimeSettings, thread: int) -> list[str]:
 
 
 class Companions:
-    """Gives all other threads of the process the lowest real-time priority while a loop runs.
+    """Gives all other threads of the process a real-time priority just below the loop's while it runs.
 
-    The interpreter's lock makes the loop wait for whichever thread holds it, and the middleware's threads bring the
-    joint states: an ordinary thread that is kept off the processor by other programs would hold up the loop for their
-    time slices. These threads do little, and the loop's priority is higher.
+    The interpreter's lock makes the loop wait for whichever thread holds it, and so do the locks of the middleware,
+    whose threads bring the joint states. None of these locks lends its holder the priority of who waits: a thread that
+    any other program may keep off the processor, a driver with real-time rights too, would hold up the loop for as
+    long. These threads do little.
 
     :param settings: of the loop; without a priority there is nothing to do.
     :param loop: native id of the loop's thread, which is left alone.
@@ -53,7 +54,7 @@ class Companions:
         for name in os.listdir("/proc/self/task"):
             thread = int(name)
             ordinary = thread != loop and os.sched_getscheduler(thread) == os.SCHED_OTHER
-            if ordinary and _set(thread, os.SCHED_FIFO, 1):
+            if ordinary and _set(thread, os.SCHED_FIFO, max(1, settings.priority - 1)):
                 self._changed.append(thread)
 
     def end(self) -> None:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from qgf_policy.realtime import Awake, ask
+from qgf_policy.realtime import Awake, Companions, ask
 from qgf_policy.settings import RealtimeSettings
 
 REALTIME = RealtimeSettings(1, stay_awake=True)
@@ -67,3 +67,27 @@ def test_a_refusal_names_the_device_and_the_remedy(granted, tmp_path):
 
     note = in_thread(job)
     assert note.startswith("stay_awake: ") and str(missing) in note and "No such file" in note and "false" in note
+
+
+def test_the_other_threads_stand_just_below_the_loop_until_the_end(granted):
+    """Else a program between the two could keep one off the processor that holds a lock which the loop waits for."""
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+
+    def standing() -> tuple[int, int]:
+        return os.sched_getscheduler(other.native_id), os.sched_getparam(other.native_id).sched_priority
+
+    def job(thread):
+        settings = RealtimeSettings(30)
+        ask(settings, thread)
+        companions = Companions(settings, thread)
+        during, own = standing(), os.sched_getparam(thread).sched_priority
+        companions.end()
+        return during, own, standing()
+
+    try:
+        assert in_thread(job) == ((os.SCHED_FIFO, 29), 30, (os.SCHED_OTHER, 0))
+    finally:
+        done.set()
+        other.join()
