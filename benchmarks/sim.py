@@ -12,6 +12,7 @@ that of one, by the clock on the wall, so that it means something only on a mach
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -28,6 +29,8 @@ from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import load_perturbation
 
 _ROUNDS = 5
+_HELD = 10
+"""Control steps that an action is held."""
 
 
 def rate(work: Callable[[int], None], seconds: float, clock: Callable[[], float] = time.process_time) -> float:
@@ -60,16 +63,13 @@ class Complete:
     def __init__(self, robot: str, perturb: str) -> None:
         self.env = ArmEnv(robot, perturbation=load_perturbation(perturb) if perturb else None)
         self.env.reset(seed=0)
-        self._random, self._step = np.random.default_rng(0), 0
-        self._action = np.zeros(len(self.env.robot.joints), np.float32)
+        actions = np.random.default_rng(0).uniform(-1, 1, (1000, len(self.env.robot.joints))).astype(np.float32)
+        self._actions = itertools.cycle(actions.repeat(_HELD, axis=0))
 
     def __call__(self, steps: int) -> None:
         """Make so many control steps."""
-        for _ in range(steps):
-            if self._step % 10 == 0:
-                self._action = self._random.uniform(-1, 1, self._action.shape).astype(np.float32)
-            self._step += 1
-            if self.env.step(self._action)[3]:
+        for action in itertools.islice(self._actions, steps):
+            if self.env.step(action)[3]:
                 self.env.reset()
 
 

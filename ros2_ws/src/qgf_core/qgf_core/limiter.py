@@ -17,7 +17,7 @@ D belongs to continuous time; the sampled brake travels no further: D(v', a') + 
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,7 @@ from qgf_core.robot import RobotSpec
 Vector = NDArray[np.float64]
 
 
-@dataclasses.dataclass(frozen=True)
-class LimitedCommand:
+class LimitedCommand(NamedTuple):
     """What may be sent: arrays (n,)."""
 
     position: Vector

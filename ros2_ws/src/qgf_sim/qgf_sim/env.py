@@ -23,7 +23,7 @@ from qgf_sim.drive import actuator_of
 from qgf_sim.effort import following_torque
 from qgf_sim.engine import PhysicsSpec
 from qgf_sim.engines import Engine, make_arm
-from qgf_sim.perturb import Perturbation, draw
+from qgf_sim.perturb import Perturbation, draw, evenly
 from qgf_sim.sensors import SensorSpec, StateSensor
 from qgf_sim.task import TaskConfig
 from qgf_sim.tasks import load_task, make_task
@@ -159,8 +159,8 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         last = self._limiter.velocity if self._interface == "effort" else None
         self._interpolator.aim(self._decoder.decode(taken, base, last))
         period, elapsed = None, self._control_period
-        if self._period_jitter > 0.0:  # drawn evenly; `uniform` does the same at four times the cost
-            stretch = 1.0 + (-self._period_jitter + 2.0 * self._period_jitter * self.np_random.random())
+        if self._period_jitter > 0.0:
+            stretch = 1.0 + evenly(self.np_random, -self._period_jitter, self._period_jitter)
             period, elapsed = stretch * self._arm.period, stretch * elapsed
         self._arm.push(self.task.push(1e-9 * self._time))
         commands = self._interpolator.substeps
@@ -168,11 +168,12 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             if k:  # the limiter goes by the state at each command, as on the arm
                 self._sense(elapsed / commands)
             command = self._limiter.step(self._interpolator.step(), self._measured[0] if self._closed_loop else None)
-            sent = self._sent(command)
+            sent = command.velocity if self._closed_loop else self._sent(command)
             self._arm.step(sent, self._interface, self._substeps, period)
         self._time += self._period if period is None else round(1e9 * elapsed)
         self._previous_action = taken
-        observation = self._observe(elapsed / commands)
+        self._sense(elapsed / commands)
+        observation = self._build()
         self._distance, terms = self.task.measure(self._true[0], taken, 1e-9 * self._time)
         self._steps += 1
         info = {
@@ -187,9 +188,7 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return observation, sum(terms.values()), False, self._steps >= self._last_step, info
 
     def _sent(self, command: LimitedCommand) -> NDArray[np.float64]:
-        """What the drives get (n,)."""
-        if self._interface == "velocity":
-            return command.velocity
+        """What drives that do not follow velocities get (n,)."""
         if self._interface == "position":
             return command.position
         return following_torque(self._kinematics, command, *self._measured, self.robot.drive.joint_damping)
