@@ -4,9 +4,12 @@
     ./qgf bench sim [--robot NAME ...] [--perturb train] [--seconds S] [--json]
 
 Per robot, in the same run and by turns: `bare`, the engine's stepSimulation and nothing else, as many physics steps to
-a control step as the task has; and the environment with limiter, observation, sensor and actuator models and a new
-randomised arm in each episode; both by processor time. `two_processes`: speed of two environments in two processes by
-that of one, by the clock on the wall, so that it means something only on a machine with two free cores.
+a control step as the task has; `calls`, the same arm moved as in the environment by the engine's own calls and nothing
+else, a command to the motors in each physics step and a reading of the state in each control step, which no environment
+can do without; and the environment with limiter, observation, sensor and actuator models and a new randomised arm in
+each episode; all by processor time. The bare arm stands still, which ends the engine's solver early on some arms: what
+motion costs shows in `calls`. `two_processes`: speed of two environments in two processes by that of one, by the clock
+on the wall, so that it means something only on a machine with two free cores.
 """
 
 from __future__ import annotations
@@ -57,6 +60,35 @@ class Bare:
             pybullet.stepSimulation(physicsClientId=client)
 
 
+class Calls:
+    """The same arm with the commands that the drives gave in an episode of the environment, over and over."""
+
+    def __init__(self, complete: Complete) -> None:
+        env = complete.env
+        self._arm = PyBulletArm(env.robot, env.config.physics_rate, payload=True)
+        self._periods: list[tuple[list[list[float]], float]] = []
+        self._start, arm, self._at = env.reset()[1]["start"], env._arm, 0
+        follow = arm._follow
+
+        def recorded(velocities: list[list[float]], period: float) -> None:
+            self._periods.append((velocities, period))
+            follow(velocities, period)
+
+        arm._follow = recorded  # type: ignore[method-assign]
+        complete(env.config.episode_steps)
+        del arm._follow
+
+    def __call__(self, steps: int) -> None:
+        """Make so many control steps."""
+        arm = self._arm
+        for _ in range(steps):
+            if self._at == 0:
+                arm.reset(self._start)
+            arm._follow(*self._periods[self._at])
+            pybullet.getJointStates(arm._body, arm._joints, arm._client)
+            self._at = (self._at + 1) % len(self._periods)
+
+
 class Complete:
     """The environment with random held actions, episode after episode."""
 
@@ -80,15 +112,17 @@ def _child(robot: str, perturb: str, seconds: float) -> float:
 def measure(robot: str, perturb: str, seconds: float) -> dict[str, float]:
     """Flat figures of one robot; medians over rounds."""
     complete = Complete(robot, perturb)
-    bare = Bare(complete.env)
-    pairs = [(rate(bare, seconds / _ROUNDS), rate(complete, seconds / _ROUNDS)) for _ in range(_ROUNDS)]
+    bare, calls = Bare(complete.env), Calls(complete)
+    rounds = [[rate(work, seconds / _ROUNDS) for work in (bare, calls, complete)] for _ in range(_ROUNDS)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         alone = pool.apply(_child, (robot, perturb, seconds))
         both = sum(pool.starmap(_child, [(robot, perturb, seconds)] * 2))
     return {
-        f"{robot}.bare_steps_per_s": statistics.median(a for a, _ in pairs),
-        f"{robot}.steps_per_s": statistics.median(b for _, b in pairs),
-        f"{robot}.share_of_bare": statistics.median(b / a for a, b in pairs),
+        f"{robot}.bare_steps_per_s": statistics.median(a for a, _, _ in rounds),
+        f"{robot}.calls_steps_per_s": statistics.median(b for _, b, _ in rounds),
+        f"{robot}.steps_per_s": statistics.median(c for _, _, c in rounds),
+        f"{robot}.share_of_bare": statistics.median(c / a for a, _, c in rounds),
+        f"{robot}.share_of_calls": statistics.median(c / b for _, b, c in rounds),
         f"{robot}.two_processes": both / alone,
     }
 

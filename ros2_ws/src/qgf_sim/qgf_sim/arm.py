@@ -201,8 +201,7 @@ class PyBulletArm(SimulatedArm):
     def state(self) -> tuple[Vector, Vector]:
         """True joint positions (n,) [rad] and velocities (n,) [rad/s]."""
         states = pybullet.getJointStates(self._body, self._joints, self._client)
-        positions, velocities, _, _ = zip(*states, strict=True)
-        return np.array(positions), np.array(velocities)
+        return np.array([s[0] for s in states]), np.array([s[1] for s in states])
 
     def other_state(self) -> tuple[Vector, Vector]:
         """The same of the joints that nobody drives, such as fingers: (m,) [rad or m] and [rad/s or m/s]."""

@@ -20,10 +20,10 @@ def test_it_prints_flat_figures():
     done = run("--robot", "iiwa", "--seconds", "0.2", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
-    assert set(figures) == {f"iiwa.{name}" for name in ("bare_steps_per_s", "steps_per_s", "share_of_bare",
-                                                        "two_processes")}
+    assert set(figures) == {f"iiwa.{name}" for name in (
+        "bare_steps_per_s", "calls_steps_per_s", "steps_per_s", "share_of_bare", "share_of_calls", "two_processes")}
     assert 0.02 < figures["iiwa.share_of_bare"] < 1.0 and figures["iiwa.two_processes"] > 0.1
-    assert figures["iiwa.bare_steps_per_s"] > figures["iiwa.steps_per_s"] > 50.0
+    assert figures["iiwa.bare_steps_per_s"] > figures["iiwa.calls_steps_per_s"] > figures["iiwa.steps_per_s"] > 50.0
 
 
 def test_a_users_error_is_one_line():
