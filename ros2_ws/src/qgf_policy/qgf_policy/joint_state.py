@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qgf_core.errors import StateError
 from qgf_core.robot import RobotSpec
-from qgf_policy.joint_state_kernel import in_order
+from qgf_policy.joint_state_kernel import merge_whole
 
 Vector = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ class JointStateMerger:
         self._position, self._velocity = np.zeros(n), np.zeros(n)
         self._sampled, self._arrived = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self._stamp = np.full(n, -1, dtype=np.int64)
-        self._newest, self._ones = -1, np.ones(n, dtype=np.int64)
+        self._newest = -1
         self._seen = np.zeros(n, dtype=np.bool_)
         self._complete = False
         self._refusals: list[StateError] = []
@@ -154,12 +154,13 @@ class JointStateMerger:
         joints, columns = layout.joints, layout.columns
         position, velocity = np.array(position, dtype=np.float64), np.array(velocity, dtype=np.float64)
         if layout.whole and stamp > self._newest:
-            merged = np.empty((2, len(self._names)))
-            if in_order(position, velocity, columns, self._signs, merged):
+            merged, sampled = np.empty((2, len(self._names))), np.empty_like(self._stamp)
+            times = (now - age, now, stamp)
+            if merge_whole(
+                position, velocity, columns, self._signs, *times, merged, sampled, self._arrived, self._stamp
+            ):
                 self._position, self._velocity = merged
-                self._sampled = self._ones * (now - age)
-                self._arrived[:], self._stamp[:], self._newest = now, stamp, stamp
-                self._complete = True
+                self._sampled, self._newest, self._complete = sampled, stamp, True
                 return
         new_position, new_velocity = position[columns], velocity[columns]
         finite = np.isfinite(new_position) & np.isfinite(new_velocity)

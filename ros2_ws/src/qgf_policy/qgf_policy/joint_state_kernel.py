@@ -14,17 +14,28 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-@kernel_for(BOOLEAN, given(), given(), given(INTEGER), given(), written(FLOAT, 2))
-def in_order(position: Array, velocity: Array, columns: Integers, signs: Array, out: Array) -> bool:
-    """Whether all numbers are finite; then positions and velocities stand in `out` (2, n), in the robot's order and the
-    URDF's signs.
+@kernel_for(BOOLEAN, given(), given(), given(INTEGER), given(), INTEGER, INTEGER, INTEGER, written(FLOAT, 2),
+            written(INTEGER), written(INTEGER), written(INTEGER))
+def merge_whole(
+    position: Array, velocity: Array, columns: Integers, signs: Array, sampled_at: int, now: int, stamp: int,
+    state: Array, sampled: Integers, arrived: Integers, stamps: Integers,
+) -> bool:
+    """Whether all numbers are finite; if not, nothing that is written means anything but `arrived` and `stamps`, which
+    are as they were.
 
     :param position: of the message (k,) [rad]. :param velocity: of the message (k,) [rad/s].
     :param columns: where each joint stands in the message (n,), each below k.
+    :param signs: to the URDF's (n,).
+    :param state: positions and velocities are written here (2, n), in the robot's order and the URDF's signs.
+    :param sampled: `sampled_at` is written here (n,) [ns]. :param arrived: `now` (n,) [ns].
+    :param stamps: `stamp` (n,) [ns].
     """
-    for i in range(columns.size):
+    n = columns.size
+    for i in range(n):
         q, v = position[columns[i]], velocity[columns[i]]
         if not (math.isfinite(q) and math.isfinite(v)):
             return False
-        out[0, i], out[1, i] = q * signs[i], v * signs[i]
+        state[0, i], state[1, i] = q * signs[i], v * signs[i]
+    for i in range(n):
+        sampled[i], arrived[i], stamps[i] = sampled_at, now, stamp
     return True

@@ -29,6 +29,11 @@ from qgf_policy.timing import LoopTiming, TimingReport
 
 T = TypeVar("T")
 
+SEND_SHARE = 0.4
+"""Of a period, after which a command must have left."""
+_SHORTEST_WAIT = 20_000
+"""A command that is due sooner is sent at once [ns]: going to sleep and waking takes as long."""
+
 REPORT_PERIOD = 0.1
 """Status reports are made this often [s]."""
 SWITCH_INTERVAL = 0.00005
@@ -100,6 +105,9 @@ class ControlLoop:
     :param prepare: called once in the loop's thread before its first period: warm-up.
     :param publish: False computes and reports everything, but sends nothing to the arm.
     :param overrun_share: share of a second's periods that may be overrun or left out; 1 is not judged.
+    :param send_delay: from a period's deadline to its command's leaving [s], so that commands come evenly however long
+        each took to compute; one that took longer leaves at once. At most SEND_SHARE of a period, and 0 with simulated
+        time.
     :param tell: called in the loop's thread with every report, right after a period's work; must be quick. What other
         threads do about a report is best begun from there too: later they would hold the interpreter's lock when the
         next deadline comes.
@@ -115,6 +123,7 @@ class ControlLoop:
         publish: bool = True,
         overrun_share: float = 1.0,
         tell: Callable[[LoopReport], None] = lambda report: None,
+        send_delay: float = 0.0,
     ) -> None:
         self.runner, self._port, self._clock = runner, port, clock
         self._realtime, self._prepare, self._publish = realtime or RealtimeSettings(), prepare, publish
@@ -123,6 +132,8 @@ class ControlLoop:
         )
         self._timing = LoopTiming(runner.command_period)
         self._overrun_share, self._tell = overrun_share, tell
+        delay = 0.0 if clock.simulated else min(1e9 * send_delay, SEND_SHARE * runner.command_period)
+        self._send_delay = round(delay)
         self._report_every = max(1, round(REPORT_PERIOD * 1e9 / runner.command_period))
         self._until_report = 0
         self._stop = False
@@ -253,7 +264,6 @@ class ControlLoop:
         """One command period; `skipped` were left out before it. A goal is in force from the next one on."""
         start = self._clock.now()
         runner, port = self.runner, self._port
-        self._timing.begin(deadline, start, skipped)
         state = port.take(start)
         if self._estop_reason or port.take_estop():
             runner.estop(self._estop_reason or "requested on ~/estop_request")
@@ -262,13 +272,18 @@ class ControlLoop:
             self._do(*self._jobs.get(), state, start)
         taken = self._clock.now()
         command, _ = runner.step(state, start)
-        stepped = self._clock.now()
+        stepped, waited = self._clock.now(), 0
         if command is not None:
-            if self._publish:
-                port.send(command.values)
-            if command.inference:
+            early = self._send_delay > 0
+            if early and command.inference:  # while the command waits
                 port.report(command)
-        ended = self._clock.now()
+            if self._publish:
+                waited = self._hold_back(deadline + self._send_delay) if early else 0
+                port.send(command.values)
+            if command.inference and not early:
+                port.report(command)
+        ended = self._clock.now() - waited
+        self._timing.begin(deadline, start, skipped)
         self._timing.end((start - deadline, taken - start, runner.infer_time, runner.limit_time, ended - stepped))
         # A goal takes longer to read than all the rest: the command does not wait for it.
         goal = port.take_goal()
@@ -280,6 +295,14 @@ class ControlLoop:
         if self._until_report <= 0:
             self._until_report = self._report_every
             self._make_report()
+
+    def _hold_back(self, due: int) -> int:
+        """Waits until a command is `due`, and returns for how long [ns]."""
+        now = self._clock.now()
+        if due - now < _SHORTEST_WAIT:
+            return 0
+        self._clock.sleep_until(due)
+        return self._clock.now() - now
 
     def _count(self, skipped: int, start: int) -> None:
         counters = self.runner.counters

@@ -58,6 +58,7 @@ class PolicyParameters:
     governor_lag: float
     command_mode: str
     overrun_share: float
+    send_delay: float
     bundle_folder: str
     trusted_keys: str
     realtime_priority: int
@@ -204,6 +205,15 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "Share of the periods within a second that may be overrun or left out; more end the activation. 1: not judged.",
         0.0,
         1.0,
+    ),
+    ParameterSpec(
+        "send_delay",
+        0.0003,
+        "From a period's deadline to its command's leaving [s]: commands then come evenly, however long each took to "
+        "compute. One that took longer leaves at once; it is never more than 0.4 of a period, and nothing with "
+        "use_sim_time. 0: as soon as it is computed.",
+        0.0,
+        0.01,
     ),
     ParameterSpec(
         "bundle_folder",

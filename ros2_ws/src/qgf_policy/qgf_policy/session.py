@@ -91,6 +91,7 @@ class Session:
             prepare=lambda: warm_up(flight.bundle),
             publish=not parameters.dry_run,
             overrun_share=parameters.overrun_share,
+            send_delay=parameters.send_delay,
             tell=tell,
         )
         self._reference_port: ReferencePort | None = None

@@ -17,6 +17,7 @@ from qgf_core.errors import StateError
 from qgf_core.kinematics import Kinematics
 from qgf_core.limiter import stop_distance
 from qgf_core.robot import Box, RobotSpec
+from qgf_policy.tracking_kernel import follow
 
 Vector = NDArray[np.float64]
 
@@ -68,7 +69,7 @@ class Tracking:
         """The arm stands at `position` (n,) [rad]."""
         self._expected = np.array(position, dtype=np.float64)
         self._velocity = np.zeros_like(self._expected)
-        self._waiting: deque[Vector] = deque([self._velocity] * self._delay)
+        self._waiting: deque[Vector] = deque([np.zeros_like(self._expected)] * self._delay)
 
     def error(self, measured: Vector) -> Vector:
         """Measured minus expected position (n,) [rad], for a state taken now."""
@@ -76,11 +77,12 @@ class Tracking:
 
     def command(self, velocity: Vector, measured: Vector | None) -> None:
         """A command (n,) [rad/s] was sent; `measured` (n,) [rad] is where the arm was, None where nobody knows."""
-        if measured is not None and self._forget:
-            self._expected = self._expected + self._forget * (measured - self._expected)
+        known = measured is not None and self._forget > 0.0
         self._waiting.append(velocity)
-        self._velocity = self._velocity + self._lag * (self._waiting.popleft() - self._velocity)
-        self._expected = self._expected + self._velocity * self._period
+        follow(
+            np.ascontiguousarray(measured if known else velocity), self._waiting.popleft(),
+            self._forget if known else 0.0, self._lag, self._period, self._expected, self._velocity
+        )
 
 
 class Supervisor:

@@ -8,7 +8,8 @@ import math
 from typing import NamedTuple
 
 STAGES = ("wait", "take", "infer", "limit", "publish")
-"""wait: from the deadline until the loop begins; publish: from there until the command and its report are out."""
+"""wait: from the deadline until the loop begins; publish: from there until the command and its report are out,
+but for what the command waited for its time to leave (`send_delay`)."""
 HISTOGRAM_EDGES = tuple(1e-6 * edge for edge in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000))
 """Upper edges of the bins of a stage's times [s]; one more bin holds what is longer."""
 OVERRUN_WINDOW = 1.0

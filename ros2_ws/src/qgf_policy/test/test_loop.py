@@ -69,6 +69,34 @@ def virtual(bundle):
     return loop, port, clock
 
 
+@pytest.mark.parametrize(("computing", "delay", "leaves"), [
+    (0, 0.0, 0), (100_000, 0.0, 100_000),
+    (0, 3e-4, 300_000), (100_000, 3e-4, 300_000), (285_000, 3e-4, 285_000), (900_000, 3e-4, 900_000),
+    (0, 1.0, 4 * MS),  # 0.4 of the period at most
+])
+def test_commands_leave_evenly_however_long_each_took(bundle, computing, delay, leaves):
+    clock = VirtualClock(10**9)
+    runner = PolicyRunner(bundle, RunnerSettings(ramp_duration=0.0))
+    port = FakePort(clock, runner.manifest.robot)
+    loop = ControlLoop(runner, port, clock, send_delay=delay)
+    take = port.take
+
+    def slow_take(now):
+        clock.advance(computing)
+        return take(now)
+
+    port.take = slow_take
+    loop.call(runner.activate)
+    for k in range(3):
+        deadline = 10**9 + k * 10 * MS
+        clock.sleep_until(deadline)
+        loop.cycle(deadline)
+        assert port.sent[-1][0] == deadline + leaves
+    assert len(port.reported) == len(port.sent) == 3
+    timing = loop._timing.report()
+    assert timing.stage_mean[-1] == pytest.approx(0.0, abs=1e-12)  # waiting is no work
+
+
 def test_jobs_run_between_periods_with_the_state_of_the_period(virtual):
     loop, port, _ = virtual
     port.goals.append(GOAL)

@@ -276,3 +276,25 @@ def test_settings_out_of_range_are_refused():
     for bad in ({"tracking_limit": -1.0}, {"saturation_time": float("inf")}):
         with pytest.raises(ValueError, match="tracking_limit and saturation_time"):
             RunnerSettings(**bad)
+
+
+def test_the_expected_position_by_the_formulas():
+    """Against the recursion written out in numpy, with and without a measured position."""
+    arm, rng = load_robot("panda"), np.random.default_rng(0)
+    for forgetting in (False, True):
+        tracking = Tracking(arm, 0.02, forgetting)
+        start = arm.home
+        tracking.reset(start)
+        lag, forget = -np.expm1(-0.02 / arm.drive.time_constant), -np.expm1(-0.02 / FORGETTING_TIME)
+        delay = round(arm.drive.latency / 0.02)
+        expected, speed, sent = start.copy(), np.zeros(7), [np.zeros(7)] * delay
+        for k in range(30):
+            command, measured = rng.normal(size=7), expected + rng.normal(scale=0.01, size=7)
+            given = measured if k % 3 else None
+            if given is not None and forgetting:
+                expected = expected + forget * (given - expected)
+            sent.append(command)
+            speed = speed + lag * (sent.pop(0) - speed)
+            expected = expected + speed * 0.02
+            tracking.command(command, given)
+            np.testing.assert_allclose(tracking.error(np.zeros(7)), -expected, rtol=0, atol=1e-15)
