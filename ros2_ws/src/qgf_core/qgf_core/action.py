@@ -89,6 +89,12 @@ class ActionDecoder:
         self._damping = robot.drive.joint_damping
         self._lower = robot.position_lower + robot.position_margin
         self._upper = robot.position_upper - robot.position_margin
+        self._scaled(self._scale)  # the kernel is loaded here, and not in the middle of a motion
+
+    def _scaled(self, action: NDArray[np.floating]) -> Vector:
+        scaled = np.empty_like(self._scale)
+        kernel.scale_action(np.array(action, dtype=np.float64), self._scale, scaled)
+        return scaled
 
     def decode(
         self, action: NDArray[np.floating], position: Vector | None = None, velocity: Vector | None = None
@@ -102,8 +108,7 @@ class ActionDecoder:
         """
         if action.shape != self._scale.shape:
             raise ValueError(f"action has shape {action.shape}, expected {self._scale.shape}")
-        scaled = np.empty_like(self._scale)
-        kernel.scale_action(np.array(action, dtype=np.float64), self._scale, scaled)
+        scaled = self._scaled(action)
         kind, posture = self.spec.kind, self.spec.posture_rate > 0.0
         if kind == "joint_velocity":
             wanted = scaled

@@ -58,6 +58,8 @@ class Kinematics:
         turns about nor slides along an axis."""
         self._position, self._goal = np.zeros(len(joints)), np.zeros(3)
         self._point, self._matrix = np.zeros(3), np.zeros((3, 3))
+        self.tool_pose(self._position)  # the kernels are loaded here, and not in the middle of a motion
+        self.tool_distance(self._position, self._goal)
 
     def _read_chain(self) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         model, frame = self._model, self._model.frames[self._frame]

@@ -117,6 +117,8 @@ class ObservationBuilder:
         self._state = np.zeros((3, joints))
         self._aim = np.zeros(6 + sum(term.width(joints) for term in self._given))
         self._past, self._fresh = np.zeros(self.size), True
+        self._observe()  # the kernel is loaded here, and not in the middle of a motion
+        self.reset()
 
     def reset(self) -> None:
         """Forget the history: the next sample is the first."""
@@ -149,9 +151,12 @@ class ObservationBuilder:
                 aim[:3] = self._kinematics.tool_position(position)
         if self._given:
             aim[6:] = np.concatenate([self._of_aim(term, position, goal, reference, time) for term in self._given])
+        return self._observe()
+
+    def _observe(self) -> NDArray[np.float32]:
         observation = np.empty(self.size, dtype=np.float32)
         kernel.build_observation(
-            state, aim, self._scales, self._programme, self._factors, self._past, self._fresh,
+            self._state, self._aim, self._scales, self._programme, self._factors, self._past, self._fresh,
             self._joints, self._fixed, self._matrix, observation)
         self._fresh = False
         return observation

@@ -86,6 +86,7 @@ class Drive:
             actuator.viscous / actuator.stiffness, actuator.top_speed, actuator.backlash])
         self._joints = joints
         self.reset(np.zeros(joints))
+        self.run(np.zeros(joints), 0)  # the kernel is loaded here, and not in the middle of a motion
 
     @property
     def delay_periods(self) -> int:

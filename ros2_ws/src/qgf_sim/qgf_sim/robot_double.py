@@ -152,6 +152,8 @@ class RobotDouble:
             self._arm.configure(drawn.actuator, drawn.physics)
         # A late or lost message is the injector's matter; the control period's jitter is that of whoever controls.
         self._sensor = StateSensor(dataclasses.replace(drawn.sensor, delay=0.0, dropout=0.0))
+        # Its kernel is loaded here, before time counts; `reset` forgets what was measured.
+        self._sensor.measure(start, np.zeros(n), 0.0, np.random.default_rng(0))
         self.joint_names = robot.joint_names + self._arm.other_joint_names
         self.faults = FaultInjector(self.joint_names, n, settings.seed)
         self.faults.settings = FaultSettings(delay_s=drawn.sensor.delay, dropout=drawn.sensor.dropout)

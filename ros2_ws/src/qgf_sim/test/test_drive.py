@@ -2,6 +2,9 @@
 """The drive: by hand, and as the joints of the simulated arm follow it."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -223,3 +226,11 @@ def test_a_command_for_other_joints_is_refused():
     for wrong in (np.zeros(2), np.zeros((3, 1)), np.zeros(4)):
         with pytest.raises(ValueError, match=r"command has shape .*, expected \(3,\)"):
             drive.step(wrong)
+
+
+def test_a_drive_that_was_made_has_its_kernel_at_hand():
+    """Loading it takes longer than many a control period, on a busy machine a second."""
+    code = ("from qgf_sim.drive import ActuatorSpec, Drive; from qgf_sim.drive_kernel import run_drive; "
+            "assert not run_drive.overloads; Drive(ActuatorSpec(), 0.005, 7); assert len(run_drive.overloads) == 1")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
