@@ -111,6 +111,8 @@ class Session:
             f"loaded {flight.path} for {flight.robot.name}: {rate:g} Hz inference, {commands:g} Hz "
             f"{flight.settings.command_interface} commands"
         )
+        if flight.bundle.network is None:
+            self.summary += ", its network run by TorchScript, which takes several times as long"
         if parameters.dry_run:
             self.summary += ", dry run: nothing is sent to the arm"
 

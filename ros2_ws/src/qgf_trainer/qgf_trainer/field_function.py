@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qgf_trainer.dense import affine
+from qgf_trainer.field_passes import passes_for
 
 
 class _Critic:
@@ -34,9 +35,9 @@ class _Critic:
         n = len(probe)
         self.here, self.field = slice(2 * n, 3 * n), slice(3 * n)  # rows of s, rows with a field
         self.depth = len(weights) - 1
+        self.passes = passes_for(rows)
         self.z: list[Tensor] = []
         self.gate: list[Tensor] = []  # q = sigmoid(z)
-        self.rest: list[Tensor] = []  # 1 - q
         self.h: list[Tensor] = []  # f(z) = z q
         self.slope: list[Tensor] = []  # f'(z) = q + h (1 - q)
         self.bend: list[Tensor] = []  # f''(z) = (f' + q - h q) (1 - q), in the rows with a field
@@ -46,16 +47,11 @@ class _Critic:
         for layer in range(self.depth):
             weight = weights[layer].T
             z = affine(h, weight, biases[layer])
-            self.tangent.append(affine(p, weight[:, n_obs:] if layer == 0 else weight))
-            gate = torch.sigmoid(z)
-            rest, h = 1.0 - gate, z * gate
-            slope = torch.addcmul(gate, h, rest)
-            gate_f, h_f = gate[self.field], h[self.field]
-            bend = torch.addcmul(gate_f, gate_f, h_f, value=-1.0).add_(slope[self.field]).mul_(rest[self.field])
-            p = slope[self.here] * self.tangent[layer]
+            tangent = affine(p, weight[:, n_obs:] if layer == 0 else weight)
+            gate, h, slope, bend, p = self.passes.forward(z, tangent)
             for kept, x in zip(
-                (self.z, self.gate, self.rest, self.h, self.slope, self.bend, self.p),
-                (z, gate, rest, h, slope, bend, p),
+                (self.z, self.tangent, self.gate, self.h, self.slope, self.bend, self.p),
+                (z, tangent, gate, h, slope, bend, p),
                 strict=True,
             ):
                 kept.append(x)
@@ -63,61 +59,45 @@ class _Critic:
     def outputs(self, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Q (B,), g (3 n, n_act) and v^T H_aa v (n,)."""
         value = torch.addmv(bias, self.h[-1][self.here.start :], self.weights[-1].squeeze(1))
-        u = self.weights[-1].T.expand(self.field.stop, -1)
+        u = self.weights[-1].T  # one row for all
         self.u, self.delta = [u] * self.depth, [u] * self.depth
         second = value.new_zeros(len(self.probe))
         for layer in range(self.depth - 1, -1, -1):
             self.u[layer] = u
-            tangent = self.tangent[layer]
-            second += (self.bend[layer][self.here] * tangent).mul_(tangent).mul_(u[self.here]).sum(1)
-            self.delta[layer] = u * self.slope[layer][self.field]
+            self.delta[layer] = self.passes.deltas(u, self.slope[layer], self.bend[layer], self.tangent[layer], second)
             if layer > 0:
                 u = affine(self.delta[layer], self.weights[layer])
         return value, affine(self.delta[0], self.weights[0][self.n_obs :]), second
 
     def backward(self, d_value: Tensor, d_gradient: Tensor, d_second: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Derivatives by the weights and by the biases."""
-        here, field, depth = self.here, self.field, self.depth
-        c = d_second.unsqueeze(1)
+        depth, passes = self.depth, self.passes
         d_z: list[Tensor] = []
         d_tangent: list[Tensor] = []
         d_weights = [affine(d_gradient.T, self.delta[0].T)]  # of the action's rows as yet
         d_delta = affine(d_gradient, self.weights[0][self.n_obs :].T)
         for layer in range(depth):
-            z, gate, rest, tangent, u = (x[layer] for x in (self.z, self.gate, self.rest, self.tangent, self.u))
-            bend, u_here = self.bend[layer], u[here]
-            weighted = c * tangent
-            along = weighted * bend[here]  # c f'' t
-            d_u = d_delta * self.slope[layer][field]
-            d_u[here].addcmul_(along, tangent)
-            full = torch.empty_like(z)
-            full[field.stop :].zero_()
-            torch.mul(bend, d_delta, out=full[field]).mul_(u)
-            z, gate, rest = z[here], gate[here], rest[here]
-            r, k = gate * rest, rest - gate  # f''' = r (k (3 + z k) - 2 z r)
-            third = (z * k).add_(3.0).mul_(k).addcmul_(z, r, value=-2.0).mul_(r)
-            full[here].addcmul_(weighted.mul_(tangent).mul_(third), u_here)
-            d_z.append(full)
-            d_tangent.append(along.mul_(2.0).mul_(u_here))
+            kept = (x[layer] for x in (self.z, self.gate, self.slope, self.bend))
+            d_u, by_z, by_t = passes.bend_backward(d_second, self.tangent[layer], self.u[layer], d_delta, *kept)
+            d_z.append(by_z)
+            d_tangent.append(by_t)
             if layer + 1 < depth:
                 d_weights.append(affine(d_u.T, self.delta[layer + 1].T))
                 d_delta = affine(d_u, self.weights[layer + 1].T)
             else:
                 d_weights.append(d_u.sum(0).unsqueeze(1))
-        valued = slice(here.start, None)
-        d_weights[depth][:, 0].addmv_(self.h[-1][valued].T, d_value)
+        d_weights[depth][:, 0].addmv_(self.h[-1][self.here.start :].T, d_value)
         d_biases = [d_value.sum(0, keepdim=True)]
-        d_h = torch.outer(d_value, self.weights[depth].squeeze(1))
-        d_z[-1][valued].addcmul_(d_h, self.slope[-1][valued])
+        passes.value_backward(d_value, self.weights[depth].squeeze(1), self.slope[-1], d_z[-1])
         for layer in range(depth - 1, 0, -1):
             low = layer - 1
             d_biases.append(d_z[layer].sum(0))
             d_weights[layer] += affine(self.h[low].T, d_z[layer].T)
             d_weights[layer] += affine(self.p[low].T, d_tangent[layer].T)
-            d_z[low].addcmul_(affine(d_z[layer], self.weights[layer]), self.slope[low])
+            d_h = affine(d_z[layer], self.weights[layer])
             d_p = affine(d_tangent[layer], self.weights[layer])
-            d_tangent[low].addcmul_(d_p, self.slope[low][here])
-            d_z[low][here].addcmul_(d_p.mul_(self.tangent[low]), self.bend[low][here])
+            below = (self.slope[low], self.bend[low], self.tangent[low])
+            passes.layer_backward(d_h, d_p, *below, d_z[low], d_tangent[low])
         d_biases.append(d_z[0].sum(0))
         first = affine(self.rows.T, d_z[0].T)
         first[self.n_obs :] += d_weights[0]
