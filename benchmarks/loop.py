@@ -12,6 +12,7 @@ return of publish. cpu_us is the whole process's.
   fifo          SCHED_FIFO and mlockall (keys absent where the system does not permit them)
   plain         ordinary scheduling
   create_timer  the same work in a timer of rclpy with an executor's subscription, ordinary scheduling
+  bare          SCHED_FIFO where permitted, and nothing but sleep from deadline to deadline: what the machine allows
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import numpy as np
 SETTINGS = {"state_timeout": 1.0, "tracking_limit": 0.0, "saturation_time": 0.0}
 GOAL = (0.5, 0.1, 0.4)
 """[m], so that the policy is asked in every period."""
-CELLS = ("fifo", "plain", "create_timer")
+CELLS = ("fifo", "plain", "create_timer", "bare")
 SETTLE = 1.0
 """Left out at the beginning [s]: discovery and first calls."""
 
@@ -261,11 +262,34 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
     return stamps.figures(runner.command_period, time.process_time() - began)
 
 
+def bare(rate: float, seconds: float) -> dict[str, float]:
+    """The loop's deadlines, without anything to do at them."""
+    import gc
+
+    from qgf_core.clocks import Pacer, SteadyClock
+    from qgf_policy.realtime import ask
+    from qgf_policy.settings import RealtimeSettings
+
+    for note in ask(RealtimeSettings(priority=50, lock_memory=True), threading.get_native_id()):
+        print(note, file=sys.stderr)
+    gc.disable()
+    stamps, pacer = Stamps(), Pacer(SteadyClock(), round(1e9 / rate))
+    began, end = time.process_time(), time.monotonic() + seconds + SETTLE
+    while time.monotonic() < end:
+        pacer.wait()
+        now = time.monotonic_ns()
+        stamps.taken.append(now)
+        stamps.out.append(now)
+    return stamps.figures(round(1e9 / rate), time.process_time() - began)
+
+
 def cell(name: str, rate: float, seconds: float) -> None:
     """Measure one cell and print it as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         if name == "create_timer":
             figures: dict[str, float] | None = create_timer(rate, seconds, Path(folder))
+        elif name == "bare":
+            figures = bare(rate, seconds)
         else:
             figures = own_loop(rate, seconds, name == "fifo", Path(folder))
     print(json.dumps(figures), flush=True)

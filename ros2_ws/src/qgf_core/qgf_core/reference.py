@@ -5,7 +5,8 @@ Between two points it is the cubic Hermite curve of their positions and velociti
     q(s) = h00 q0 + h10 d v0 + h01 q1 + h11 d v1,   s = (t - t0) / d.
 Where no velocities are told they are chosen as in a monotone cubic (Fritsch and Carlson 1980, in the three-point form
 of PCHIP), and 0 at both ends: smooth, from rest to rest, and never outside the range of neighbouring points, which
-neither a natural spline (it overshoots) nor straight lines (their velocity jumps) can say.
+neither a natural spline (it overshoots) nor straight lines (their velocity jumps) can say. A reference that takes
+another's place in the middle of its motion begins with its velocity instead.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class JointReference:
     """(k, n) [rad]"""
     velocities: Vector | None = None
     """(k, n) [rad/s]; None: chosen as described above"""
+    start_velocity: Vector | None = None
+    """(n,) [rad/s] at the first point, where velocities are chosen; None: at rest"""
 
     def __post_init__(self) -> None:
         for name in ("times", "positions", "velocities"):
@@ -61,6 +64,8 @@ class JointReference:
         slopes = np.zeros_like(self.positions)
         if len(self.times) > 2 and np.isfinite(self.positions).all() and (np.diff(self.times) > 0).all():
             slopes[1:-1] = PchipInterpolator(self.times, self.positions).derivative()(self.times[1:-1])
+        if self.start_velocity is not None and len(self.times) > 1:
+            slopes[0] = self.start_velocity
         return slopes
 
     @property

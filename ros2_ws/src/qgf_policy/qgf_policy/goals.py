@@ -19,6 +19,11 @@ GOAL_TOLERANCE = 1e-3
 """How far outside the goal region a goal may lie [m or rad]: rounding, not another task."""
 
 
+FOLLOWED = 0.2
+"""An arm that is further from its reference than this in a joint [rad] does not follow it: at a usual lag of 0.1 s it
+would move at 2 rad/s."""
+
+
 class Goals:
     """The goal or reference in force. Times in ns, on the clock of the runner's `now`.
 
@@ -92,13 +97,25 @@ class Goals:
         if state.missing or not (np.isfinite(state.position).all() and np.isfinite(state.velocity).all()):
             return "the arm's own state is not known, where the way to its first point begins"
         try:
-            points = read_reference(message, robot, state.position, state.velocity)
-            reference = JointReference(points.times, points.positions, points.velocities)
+            running = self._running(state, now)
+            position, velocity = (state.position, state.velocity) if running is None else running
+            points = read_reference(message, robot, position, velocity)
+            goes_on = running is not None and message.times[0] + message.begins > 0
+            start = velocity if goes_on else None
+            reference = JointReference(points.times, points.positions, points.velocities, start)
             reference.check(robot, self._manifest.reference_speed * robot.policy_velocity)
         except ValueError as error:
             return str(error)
         self.reference, self.stamp, self._told = reference, message.stamp, now
         return ""
+
+    def _running(self, state: JointState, now: int) -> tuple[Vector, Vector] | None:
+        """Position and velocity (n,) now of the reference that the arm follows, or None if it follows none. A new one
+        goes on from there, so that a stream of them is one smooth motion."""
+        if self.reference is None or self.time(now) >= self.reference.end:
+            return None
+        position, velocity = self.reference.at(self.time(now))
+        return (position, velocity) if np.abs(position - state.position).max() <= FOLLOWED else None
 
     def _outside(self, goal: Vector) -> str:
         """Why a goal is not one that the policy was trained on, or an empty text."""

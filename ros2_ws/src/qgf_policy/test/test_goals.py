@@ -200,3 +200,42 @@ def test_the_posture_is_pulled_home_on_the_robot_too(rig, manifest):
     r.run(300)
     assert np.linalg.norm(r.position - HOME) < 0.6 * np.linalg.norm(away - HOME)
     assert np.linalg.norm(kinematics.tool_position(r.position) - before) < 0.01
+
+
+def test_a_stream_of_single_points_is_one_smooth_motion(follower):
+    """As a teleoperator sends it: every 20 ms a position 0.1 s ahead, without velocities. Each begun from rest, the
+    speed would swing between a quarter and twice the stream's."""
+    r = follower(ramp_duration=0.0)
+    r.activate(goal=None)
+    speed, speeds = 0.3, []
+    for k in range(100):
+        here = HOME + max(0.0, speed * (0.02 * k - 0.05))  # the arm, a little behind
+        message_now = message((0.1,), [HOME + speed * (0.02 * k + 0.1)])
+        r.runner.set_reference(message_now, r.state(position=here), r.clock.now())
+        for _ in range(round(0.02 * r.runner.manifest.control_rate)):
+            r.step()
+        reference = r.runner._goals.reference
+        speeds += [reference.at(t)[1][0] for t in np.linspace(0.0, 0.02, 5)]
+    after = np.array(speeds[250:])
+    assert abs(after.mean() - speed) < 0.01 and np.abs(after - speed).max() < 0.02
+
+
+def test_a_new_reference_goes_on_from_the_one_before_unless_the_arm_does_not_follow(follower):
+    r = follower(ramp_duration=0.0)
+    r.activate(goal=None)
+    tell(r, (0.0, 2.0), [HOME, HOME + 0.2])
+    moved = r.runner._goals.reference
+    for _ in range(round(1.0 * r.runner.manifest.control_rate)):
+        r.step()
+    now = r.clock.now()
+    time = r.runner._goals.time(now)
+    r.runner.set_reference(message((1.0,), [HOME]), r.state(position=moved.at(time)[0] + 0.1), now)
+    position, velocity = r.runner._goals.reference.at(0.0)
+    np.testing.assert_allclose(position, moved.at(time)[0])
+    np.testing.assert_allclose(velocity, moved.at(time)[1])
+    assert velocity[0] > 0.1
+    away = HOME + 0.5
+    r.runner.set_reference(message((3.0,), [HOME]), r.state(position=away), r.clock.now())
+    position, velocity = r.runner._goals.reference.at(0.0)
+    np.testing.assert_allclose(position, away)
+    np.testing.assert_allclose(velocity, 0.0)

@@ -30,6 +30,7 @@ from qgf_trainer.comparison import (
 )
 from qgf_trainer.config import is_arm_task, load_train_config, settings_of
 from qgf_trainer.gymnasium_task import GymnasiumTask, gymnasium_id
+from qgf_trainer.ray_grid import LOCAL, run_grid_on_ray
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="control steps of each run (default: that of the task's config)")
     parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="as for ./qgf train")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: cores)")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="run on a Ray cluster (HOST:PORT, ray://HOST:PORT or auto), whose machines all see --out and have QGF set "
+        "up; without an address, on this machine alone",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the comparison")
     return parser
 
@@ -115,7 +124,10 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     bar = _Bar(len(cells))
     try:
-        outcomes = run_grid(cells, options.out, more, options.jobs, bar.tell)
+        if options.ray is None:
+            outcomes = run_grid(cells, options.out, more, options.jobs, bar.tell)
+        else:
+            outcomes = run_grid_on_ray(cells, options.out, more, options.ray, bar.tell, options.jobs)
     except KeyboardInterrupt:
         print(f"qgf: stopped; the same command goes on with {options.out}", file=sys.stderr)
         return 130

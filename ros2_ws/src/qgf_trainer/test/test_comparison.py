@@ -15,6 +15,7 @@ from qgf_core.errors import QgfError
 from qgf_trainer.comparison import FIGURES, METHODS, Cell, Outcome, markdown, method_arguments, run_grid, summarise
 from qgf_trainer.comparison_cli import main
 from qgf_trainer.config import TrainConfig
+from qgf_trainer.ray_grid import _train
 from qgf_trainer.statistics import bootstrap, interquartile_mean
 
 SHORT = ["--steps", "600", "--override", "learner.hidden=[8, 8]", "--override", "warmup_steps=300"]
@@ -178,3 +179,32 @@ def test_a_damaged_result_is_a_failure_not_a_row(tmp_path):
     (tmp_path / cell.name / "evaluation.json").write_text("{}")
     (found,) = run_grid([cell], tmp_path, [], 1)
     assert found.figures is None and "delete it" in found.failure
+
+
+def test_a_ray_cluster_gives_the_results_of_this_machine(tmp_path, paths, capsys):
+    """A cluster of this machine: the figures are those of a run without it, and a crash is told."""
+    near, far = tmp_path / "near", tmp_path / "far"
+    arguments = ["--seeds", "1", "--jobs", "2", *SHORT]
+    assert main([*arguments, "--methods", "td3-plain", "--out", str(near)]) == 0
+    far.mkdir()
+    (far / "reach-td3-0").write_text("a file where the run's folder should be")
+    capsys.readouterr()
+    assert main([*arguments, "--methods", "td3-plain", "td3", "--ray", "--out", str(far)]) == 1
+    text = capsys.readouterr().out
+    assert "| td3-plain | 1 of 1 |" in text and "- reach, td3, seed 0: qgf: error:" in text
+    one, other = (json.loads((root / "reach-td3-plain-0" / "evaluation.json").read_text()) for root in (near, far))
+    for timed in [key for key in one if key.endswith("time_s")]:
+        del one[timed], other[timed]
+    assert one == other and one["return"] != 0.0
+
+
+def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path):
+    found = _train(Cell("reach", "td3", 0), str(tmp_path / "elsewhere"), [], None)
+    assert found.figures is None and "does not see" in found.failure and "elsewhere" in found.failure
+
+
+def test_no_cluster_at_the_address_is_one_line(tmp_path, paths, capsys):
+    for address, reason in (("nobody", "no cluster ("), ("127.0.0.1:1", "nobody answers (")):
+        assert main(["--ray", address, "--seeds", "1", "--out", str(tmp_path / "grid"), *SHORT]) == 2
+        error = capsys.readouterr().err
+        assert f"qgf: error: --ray {address}: {reason}" in error and "ray start --head" in error
