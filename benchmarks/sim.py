@@ -3,13 +3,13 @@
 
     ./qgf bench sim [--robot NAME ...] [--perturb train] [--seconds S] [--json]
 
-Per robot, in the same run and by turns: `bare`, the engine's stepSimulation and nothing else, as many physics steps to
-a control step as the task has; `calls`, the same arm moved as in the environment by the engine's own calls and nothing
-else, a command to the motors in each physics step and a reading of the state in each control step, which no environment
-can do without; and the environment with limiter, observation, sensor and actuator models and a new randomised arm in
-each episode; all by processor time. The bare arm stands still, which ends the engine's solver early on some arms: what
-motion costs shows in `calls`. `two_processes`: speed of two environments in two processes by that of one, by the clock
-on the wall, so that it means something only on a machine with two free cores.
+Per robot, in the same run and by turns, all by processor time: `bare`, the engine's stepSimulation and nothing else, as
+many physics steps to a control step as the task has, of an arm that moves (one that stands still lets the engine's
+solver end early); `calls`, the same arm moved as in the environment by the engine's own calls and nothing else, a
+command to the motors in each physics step and a reading of the state in each control step, which no environment can do
+without; and the environment with limiter, observation, sensor and actuator models and a new randomised arm in each
+episode. `two_processes`: speed of two environments in two processes by that of one, by the clock on the wall, so that
+it means something only on a machine with two free cores.
 """
 
 from __future__ import annotations
@@ -46,18 +46,27 @@ def rate(work: Callable[[int], None], seconds: float, clock: Callable[[], float]
 
 
 class Bare:
-    """The same arm at the same settings, stepped by the engine alone."""
+    """The same arm at the same settings, stepped by the engine alone: its motors were told a speed once, and after an
+    episode's steps it is put back to where it began, as in the environment."""
 
     def __init__(self, env: ArmEnv) -> None:
         self._arm = PyBulletArm(env.robot, env.config.physics_rate, payload=True)
-        self._substeps = env.config.substeps
-        self._arm.step(0.3 * env.robot.policy_velocity)
+        self._substeps, self._episode, self._left = env.config.substeps, env.config.episode_steps, 0
+        self._speed = (0.3 * env.robot.policy_velocity).tolist()
 
     def __call__(self, steps: int) -> None:
         """Make so many control steps."""
-        client = self._arm._client
-        for _ in range(steps * self._substeps):
-            pybullet.stepSimulation(physicsClientId=client)
+        arm = self._arm
+        client = arm._client
+        while steps > 0:
+            if self._left == 0:
+                arm.reset(arm.robot.home)
+                arm._drive_velocity(self._speed, arm.period)
+                self._left = self._episode
+            now = min(steps, self._left)
+            for _ in range(now * self._substeps):
+                pybullet.stepSimulation(physicsClientId=client)
+            steps, self._left = steps - now, self._left - now
 
 
 class Calls:

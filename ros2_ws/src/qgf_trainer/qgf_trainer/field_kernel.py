@@ -7,13 +7,12 @@ rows 2 n on a value. Arrays are (rows, width) unless told; u may have a single r
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 from numpy.typing import NDArray
 
 from qgf_core.compiled import DOUBLE_KINDS, NOTHING, given, kernel_for_kinds, written
 
-Array = NDArray[Any]
+Array = NDArray[np.floating]
 
 
 @kernel_for_kinds(DOUBLE_KINDS, lambda x: NOTHING(*[given(x, 2)] * 3, *[written(x, 2)] * 4))
