@@ -35,7 +35,7 @@ if __name__ == "__main__":
     def load_failing(*arguments: Any) -> Bundle:
         """As load_bundle, with the module replaced."""
         bundle = genuine(*arguments)
-        return dataclasses.replace(bundle, module=FailsOnRequest(bundle.module, request))
+        return dataclasses.replace(bundle, module=FailsOnRequest(bundle.module, request), network=None)
 
     preflight.load_bundle = load_failing
     main()

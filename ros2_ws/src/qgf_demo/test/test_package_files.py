@@ -18,13 +18,14 @@ PACKAGES = sorted(path.parent for path in SOURCES.glob("*/package.xml"))
 
 ROSDEP_KEYS: dict[str, str] = {
     "gymnasium": "python3-gymnasium-pip", "matplotlib": "python3-matplotlib", "mujoco": "python3-mujoco-pip",
-    "numpy": "python3-numpy", "pinocchio": "pinocchio", "psutil": "python3-psutil", "pybullet": "python3-pybullet-pip",
+    "numba": "python3-numba", "numpy": "python3-numpy", "pinocchio": "pinocchio", "psutil": "python3-psutil",
+    "pybullet": "python3-pybullet-pip",
     "pyqtgraph": "python3-pyqtgraph", "rosbags": "python3-rosbags-pip", "scipy": "python3-scipy",
     "torch": "python3-torch", "tqdm": "python3-tqdm", "yaml": "python3-yaml", "hypothesis": "python3-hypothesis",
     "pytest": "python3-pytest", "cryptography": "python3-cryptography",
 }
 """Module, and its key in rosdep's lists (looked up there); pinocchio is a package of the distributions."""
-WITHOUT_A_KEY = {"apsw", "safetensors", "stable_baselines3"}
+WITHOUT_A_KEY = {"apsw", "ray", "safetensors", "stable_baselines3"}
 """rosdep knows none: ./qgf setup brings them by requirements/."""
 ROS_PACKAGES = {
     "action_msgs", "ament_cmake", "ament_cmake_python", "builtin_interfaces", "composition_interfaces",

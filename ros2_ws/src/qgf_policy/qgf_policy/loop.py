@@ -274,13 +274,10 @@ class ControlLoop:
         command, _ = runner.step(state, start)
         stepped, waited = self._clock.now(), 0
         if command is not None:
-            early = self._send_delay > 0
-            if early and command.inference:  # while the command waits
-                port.report(command)
             if self._publish:
-                waited = self._hold_back(deadline + self._send_delay) if early else 0
+                waited = self._hold_back(deadline + self._send_delay) if self._send_delay else 0
                 port.send(command.values)
-            if command.inference and not early:
+            if command.inference:
                 port.report(command)
         ended = self._clock.now() - waited
         self._timing.begin(deadline, start, skipped)
