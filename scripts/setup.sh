@@ -255,6 +255,9 @@ build_workspace() {
             --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$VENV/bin/python" --no-warn-unused-cli
     ) || die_with_log "the workspace could not be built; the reason stands above and in $LOG"
     mend_first_lines
+    use_environment workspace
+    logged "kernels" 30 "$VENV/bin/python" "$ROOT/scripts/compile_kernels.py" ||
+        die_with_log "the kernels could not be compiled; the reason stands above and in $LOG"
     printf '%s\n' "$WORKSPACE_WANTED $(python_folder)" >"$WORKSPACE_STAMP.new"
     mv "$WORKSPACE_STAMP.new" "$WORKSPACE_STAMP"
 }

@@ -71,6 +71,7 @@ def kernel_for_kinds(kinds: Sequence[Any], signature: Callable[[Any], Any]) -> C
 
 
 def compiled(function: F) -> F:
-    """A part of a kernel of the same module."""
-    part: F = numba.njit(error_model="numpy")(function)
+    """A part of a kernel of the same module, or a kernel compiled for what it is first called with: whoever owns
+    it calls it once when it is made."""
+    part: F = numba.njit(cache=True, error_model="numpy")(function)
     return part
