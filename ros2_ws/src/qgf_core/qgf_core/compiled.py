@@ -45,7 +45,7 @@ def kernel_for(result: Any, *arguments: Any, any_order_of_sums: bool = False) ->
     relaxed = {"reassoc", "contract"} if any_order_of_sums else False
 
     def compile_it(function: F) -> F:
-        kernel: F = numba.njit(result(*arguments), cache=True, error_model="numpy", fastmath=relaxed)(function)
+        kernel: F = _machine_code(function, result(*arguments), fastmath=relaxed)
         return kernel
 
     return compile_it
@@ -64,7 +64,7 @@ def kernel_for_kinds(kinds: Sequence[Any], signature: Callable[[Any], Any]) -> C
     def compile_it(function: F) -> F:
         signatures = [signature(kind) for kind in kinds]
         relaxed = {"reassoc", "contract"}
-        kernel: F = numba.njit(signatures, cache=True, error_model="numpy", fastmath=relaxed)(function)
+        kernel: F = _machine_code(function, signatures, fastmath=relaxed)
         return kernel
 
     return compile_it
@@ -73,5 +73,15 @@ def kernel_for_kinds(kinds: Sequence[Any], signature: Callable[[Any], Any]) -> C
 def compiled(function: F) -> F:
     """A part of a kernel of the same module, or a kernel compiled for what it is first called with: whoever owns
     it calls it once when it is made."""
-    part: F = numba.njit(cache=True, error_model="numpy")(function)
+    part: F = _machine_code(function)
     return part
+
+
+def _machine_code(function: Callable[..., Any], *signature: Any, **options: Any) -> Any:
+    try:
+        return numba.njit(*signature, cache=True, error_model="numpy", **options)(function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+    # Nothing can be written, neither beside the module nor in the user's home: compiled anew at each start then.
+    return numba.njit(*signature, error_model="numpy", **options)(function)
