@@ -41,6 +41,8 @@ HALT_MARGIN = 1.0
 """Allowed beyond the robot's stop_time until a halt has come to rest and was repeated [s]."""
 STATE_WAIT = 3.0
 """An activation right after configure waits this long for the arm's topics to be discovered and watched [s]."""
+_PASSING = ("incomplete_state", "stale_state", "state_rate")
+"""Refusals of an activation that a little more time may mend."""
 ANSWER_TIME = 2.0
 """The loop answers requests within this time [s], or something is badly wrong."""
 
@@ -122,17 +124,18 @@ class Session:
 
     def activate(self) -> None:
         """Begin to command; waits a little for joint states. :raises StateError: refused."""
-        refusal = self._judge_surroundings()
-        if refusal is not None:
-            raise refusal
         deadline = time.monotonic() + STATE_WAIT
         while True:
-            refusal = self.judge_activation()
-            waiting = refusal is not None and refusal.kind in ("incomplete_state", "stale_state", "state_rate")
-            if not waiting or time.monotonic() > deadline:
-                break
+            refusal = self._judge_surroundings()
+            if refusal is not None:
+                raise refusal
+            try:  # judged and begun in one period: what was found in an earlier one may be true no more
+                self._ask(self.loop.activate)
+                return
+            except StateError as error:
+                if error.kind not in _PASSING or time.monotonic() > deadline:
+                    raise
             time.sleep(0.02)
-        self._ask(self.loop.activate)
 
     def judge_activation(self) -> StateError | None:
         """Why `activate` would be refused now, or None. :raises StateError: the loop does not answer."""
