@@ -30,7 +30,7 @@ from qgf_policy.timing import LoopTiming, TimingReport
 T = TypeVar("T")
 
 SEND_SHARE = 0.4
-"""Of a period, after which a command must have left."""
+"""Of a period, for which a command waits at most."""
 _SHORTEST_WAIT = 20_000
 """A command that is due sooner is sent at once [ns]: going to sleep and waking takes as long."""
 

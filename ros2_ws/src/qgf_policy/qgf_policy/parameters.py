@@ -232,8 +232,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "realtime_priority",
         50,
         "SCHED_FIFO priority of the control loop's thread, 1 .. 98; 0: ordinary scheduling. "
-        "The process's other threads get the one below. Needs the rtprio limit; without it the node says so and "
-        "runs with ordinary scheduling.",
+        "The middleware's threads get the one below, Python's others 1. Needs the rtprio limit; without it the node "
+        "says so and runs with ordinary scheduling.",
         0,
         98,
     ),

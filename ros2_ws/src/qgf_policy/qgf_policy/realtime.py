@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import threading
 
 from qgf_policy.settings import RealtimeSettings
 
@@ -36,12 +37,13 @@ def ask(settings: RealtimeSettings, thread: int) -> list[str]:
 
 
 class Companions:
-    """Gives all other threads of the process a real-time priority just below the loop's while it runs.
+    """Gives the other threads of the process real-time priorities below the loop's while it runs.
 
-    The interpreter's lock makes the loop wait for whichever thread holds it, and so do the locks of the middleware,
-    whose threads bring the joint states. None of these locks lends its holder the priority of who waits: a thread that
-    any other program may keep off the processor, a driver with real-time rights too, would hold up the loop for as
-    long. These threads do little.
+    The middleware's threads bring the joint states, do little, and hold locks that the loop waits for. None of these
+    lends its holder the priority of who waits: a thread that a driver with real-time rights may keep off the processor
+    would hold up the loop for as long. They stand just below it. Python's own threads hold the interpreter's lock, and
+    an ordinary one could be kept off by any program; but they may be at work for seconds, as when a policy is loaded,
+    and must then give way to an arm's controller: they get the lowest priority.
 
     :param settings: of the loop; without a priority there is nothing to do.
     :param loop: native id of the loop's thread, which is left alone.
@@ -51,10 +53,12 @@ class Companions:
         self._changed: list[int] = []
         if not settings.priority:
             return
+        pythons = {thread.native_id for thread in threading.enumerate()}
         for name in os.listdir("/proc/self/task"):
             thread = int(name)
             ordinary = thread != loop and os.sched_getscheduler(thread) == os.SCHED_OTHER
-            if ordinary and _set(thread, os.SCHED_FIFO, max(1, settings.priority - 1)):
+            priority = 1 if thread in pythons else max(1, settings.priority - 1)
+            if ordinary and _set(thread, os.SCHED_FIFO, priority):
                 self._changed.append(thread)
 
     def end(self) -> None:

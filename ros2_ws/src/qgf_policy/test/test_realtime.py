@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
 
-from qgf_policy.realtime import Awake, Companions, ask
+from qgf_policy.realtime import Awake, ask
 from qgf_policy.settings import RealtimeSettings
 
 REALTIME = RealtimeSettings(1, stay_awake=True)
@@ -69,25 +72,46 @@ def test_a_refusal_names_the_device_and_the_remedy(granted, tmp_path):
     assert note.startswith("stay_awake: ") and str(missing) in note and "No such file" in note and "false" in note
 
 
-def test_the_other_threads_stand_just_below_the_loop_until_the_end(granted):
-    """Else a program between the two could keep one off the processor that holds a lock which the loop waits for."""
-    done = threading.Event()
-    other = threading.Thread(target=done.wait)
-    other.start()
+NATIVE = """
+    import ctypes, os, threading, time
 
-    def standing() -> tuple[int, int]:
-        return os.sched_getscheduler(other.native_id), os.sched_getparam(other.native_id).sched_priority
+    from qgf_policy.realtime import Companions, ask
+    from qgf_policy.settings import RealtimeSettings
 
-    def job(thread):
+    library = ctypes.CDLL(None)
+    native = ctypes.c_ulong()
+    sleep = ctypes.cast(library.pause, ctypes.c_void_p)  # a thread that Python did not make, as the middleware's are
+    before = set(os.listdir("/proc/self/task"))
+    assert library.pthread_create(ctypes.byref(native), None, sleep, None) == 0
+    while not (made := set(os.listdir("/proc/self/task")) - before):
+        time.sleep(0.01)
+    others = {"native": int(made.pop()), "python": threading.get_native_id()}
+
+    def standing():
+        return {k: (os.sched_getscheduler(t), os.sched_getparam(t).sched_priority) for k, t in others.items()}
+
+    def loop():
         settings = RealtimeSettings(30)
-        ask(settings, thread)
-        companions = Companions(settings, thread)
-        during, own = standing(), os.sched_getparam(thread).sched_priority
+        assert ask(settings, threading.get_native_id()) == []
+        companions = Companions(settings, threading.get_native_id())
+        during, own = standing(), os.sched_getparam(threading.get_native_id()).sched_priority
         companions.end()
-        return during, own, standing()
+        found.append((during, own, standing()))
 
-    try:
-        assert in_thread(job) == ((os.SCHED_FIFO, 29), 30, (os.SCHED_OTHER, 0))
-    finally:
-        done.set()
-        other.join()
+    found = []
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join()
+    fifo, other = os.SCHED_FIFO, (os.SCHED_OTHER, 0)
+    wanted = ({"native": (fifo, 29), "python": (fifo, 1)}, 30, {"native": other, "python": other})
+    assert found == [wanted], found
+    os._exit(0)
+"""
+
+
+def test_the_middlewares_threads_stand_just_below_the_loop_and_pythons_at_the_bottom_until_the_end(granted):
+    """Else a driver could keep one off the processor that holds a lock which the loop waits for; and a thread that
+    loads a policy for seconds must not keep an arm's controller off."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(NATIVE)], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert done.returncode == 0, done.stderr
