@@ -22,7 +22,7 @@ from qgf_core.robot import load_robot
 from qgf_sim.env import ArmEnv
 from qgf_sim.perturb import Distribution, Perturbation
 from qgf_sim.tasks import load_task
-from qgf_trainer.comparison import Cell, claim_folder, method_arguments, run_grid
+from qgf_trainer.comparison import BASELINE, Cell, claim_folder, method_arguments, run_grid
 from qgf_trainer.config import is_arm_task
 from qgf_trainer.evaluation import Policy, judge, load_evaluation, run_any_episode, run_episode
 from qgf_trainer.gymnasium_task import GymnasiumTask
@@ -32,7 +32,8 @@ FIRST_SEED = 50_000
 """Of the starts; trainings use seeds below, the trainer's own evaluation 10,000 and on."""
 
 VARIANTS = ("as trained", "delay", "filter")
-"""delay: one control period more than trained on, arms only; filter: behind a low-pass a' = 0.3 a + 0.7 a'."""
+"""delay: one control period more than trained on, arms only; filter: the plain policy behind a low-pass
+a' = 0.3 a + 0.7 a'."""
 
 _KEEP = 0.7  # of the low-pass
 
@@ -119,7 +120,8 @@ class Trained:
 
 def add_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     """Options that every grid has."""
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. N - 1 (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds FIRST .. FIRST + N - 1 (default: 3)")
+    parser.add_argument("--first-seed", type=int, default=0, help="default: 0")
     parser.add_argument("--steps", type=int, help="control steps of each run (default: that of the task's config)")
     parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="as for ./qgf train")
     parser.add_argument("--episodes", type=int, default=100, help="starts on which each is judged (default: 100)")
@@ -138,7 +140,8 @@ def train_and_judge(
     more = [*(["--steps", str(options.steps)] if options.steps else [])]
     for override in options.override:
         more += ["--override", override]
-    cells = [Cell(t, m, s) for s in range(options.seeds) for t in tasks for m in methods]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    cells = [Cell(t, m, s) for s in seeds for t in tasks for m in methods]
     options.out.mkdir(parents=True, exist_ok=True)
     claim_folder(options.out, {"steps": options.steps, "override": options.override})
     if options.no_training:
@@ -147,7 +150,8 @@ def train_and_judge(
     found: dict[str, list[Trained]] = {}
     for variant in variants:
         for cell in cells:
-            if variant == "delay" and not is_arm_task(cell.task.rpartition(":")[2]):
+            arm = is_arm_task(cell.task.rpartition(":")[2])
+            if (variant == "delay" and not arm) or (variant == "filter" and cell.method != BASELINE):
                 continue
             failed = failures.get(cell, "")
             figures = None if failed else judged(cell, options.out / cell.name, options.episodes, variant)
@@ -210,6 +214,7 @@ COLUMNS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("sm", lambda x: f"{x:.3g}"),
     ("mean_abs_delta", lambda x: f"{x:.3g}"),
     ("hold_rms", lambda x: f"{x:.3g}"),
+    ("delayed", lambda x: f"{x:.3g}"),
     ("training_time_s", lambda x: f"{x:.0f}"),
     ("smoothness_dial", lambda x: f"{x:.3g}"),
 )
@@ -249,7 +254,6 @@ def flat(found: Sequence[Trained], prefix: str = "") -> dict[str, float]:
     told[f"{prefix}failed"] = float(sum(one.figures is None for one in found))
     return told
 
-
 def paired_to(found: Sequence[Trained], baseline: str, task: str, method: str) -> tuple[float, float, float] | None:
     """`paired_interval` of a method's returns and the baseline's over the seeds that both have."""
     mine, theirs = (
@@ -259,4 +263,3 @@ def paired_to(found: Sequence[Trained], baseline: str, task: str, method: str) -
     )  # fmt: skip
     both = sorted(mine.keys() & theirs.keys())
     return paired_interval([mine[s] for s in both], [theirs[s] for s in both]) if both else None  # type: ignore[misc]
-

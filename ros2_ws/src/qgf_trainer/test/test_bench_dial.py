@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bench of the dial: its statistics by hand, and its table and plot of a grid that is not whole."""
+"""The benches of the dial and of the rivals: their statistics by hand, and tables and plot of an unfinished grid."""
 
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ from qgf_trainer.comparison import Cell
 sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks"))
 import dial
 import judged
+import rivals
 
 sys.path.pop(0)
 
@@ -60,3 +61,19 @@ def test_table_and_json_tell_what_is_there_and_what_failed():
 
 def test_the_plot_is_drawn_of_what_is_there():
     assert dial.draw(FOUND).startswith(b"\x89PNG")
+
+
+def test_rivals_are_told_by_what_plain_does():
+    late = [trained("td3-plain", 0, -300.0), trained("td3@0.3", 0, -130.0, mean_abs_delta=0.02)]
+    late[0].figures["mean_abs_delta"] = 0.4
+    late.append(trained("td3-plain", 1, -300.0, mean_abs_delta=0.4))
+    filtered = [trained("td3-plain", 0, -104.0, sm=0.2)]
+    table = rivals.rows({"as trained": FOUND, "delay": late, "filter": filtered})
+    assert rivals.shares(table, "Pendulum-v1", "td3@0.3") == pytest.approx(
+        {"sm": 1.0, "mean_abs_delta": 1.0, "delayed": 0.05}
+    )
+    assert rivals.shares(table, "Pendulum-v1", rivals.FILTERED) == pytest.approx({"sm": 0.4, "mean_abs_delta": 1.0})
+    told = rivals.summary(table, "Pendulum-v1", rivals.FILTERED)
+    assert told == "-4.0 [-4.0, -4.0]; Sm 0.40, delta 1.00"
+    assert rivals.summary(table, "Pendulum-v1", "td3@5") == ""  # it failed, and is listed
+    assert "- Pendulum-v1-td3@5-0: the training process ended" in judged.markdown(table)
