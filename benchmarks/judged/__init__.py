@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -162,7 +163,8 @@ def train_and_judge(
 def _train(cells: Sequence[Cell], out: Path, more: Sequence[str], jobs: int) -> dict[Cell, str]:
     """Train what is not there; cell -> why it failed."""
     layout = "{l_bar}{bar}| {n:.2f}/{total} [{elapsed}<{remaining}]"
-    with tqdm(total=len(cells), desc="trainings", bar_format=layout) as bar:
+    pause = 0.5 if sys.stderr.isatty() else 60.0  # a log is not to hold a line a second
+    with tqdm(total=len(cells), desc="trainings", bar_format=layout, mininterval=pause) as bar:
         shares: dict[Cell, float] = {}
 
         def tell(cell: Cell, share: float) -> None:

@@ -76,7 +76,9 @@ class _Bar:
 
     def __init__(self, cells: int) -> None:
         layout = "{l_bar}{bar}| {n:.2f}/{total} runs [{elapsed}<{remaining}]"
-        self._bar = tqdm(total=cells, desc="compare", bar_format=layout)
+        # A grid takes hours: its log is not to hold a line a second.
+        pause = 0.5 if sys.stderr.isatty() else 60.0
+        self._bar = tqdm(total=cells, desc="compare", bar_format=layout, mininterval=pause)
         self._shares: dict[Cell, float] = {}
         self._lock = threading.Lock()
 
