@@ -33,7 +33,12 @@ SEND_SHARE = 0.4
 """Of a period, for which a command waits at most."""
 _SHORTEST_WAIT = 20_000
 """A command that is due sooner is sent at once [ns]: going to sleep and waking takes as long."""
+_AFTER_TICK = 250_000
+"""From a multiple of the period to its deadline in real time [ns]. The kernel's tick (each 1, 4 or 10 ms) and whatever
+else sleeps to whole milliseconds keep a thread that wakes with them waiting."""
 
+GOAL_PERIOD = 0.01
+"""Goals are looked for no more often than this [s]."""
 REPORT_PERIOD = 0.1
 """Status reports are made this often [s]."""
 SWITCH_INTERVAL = 0.00005
@@ -135,7 +140,8 @@ class ControlLoop:
         delay = 0.0 if clock.simulated else min(1e9 * send_delay, SEND_SHARE * runner.command_period)
         self._send_delay = round(delay)
         self._report_every = max(1, round(REPORT_PERIOD * 1e9 / runner.command_period))
-        self._until_report = 0
+        self._goal_every = max(1, round(GOAL_PERIOD * 1e9 / runner.command_period))
+        self._until_report = self._until_goal = 0
         self._stop = False
         self._estop_reason = self._note = ""
         self._reports: queue.SimpleQueue[LoopReport] = queue.SimpleQueue()
@@ -237,9 +243,12 @@ class ControlLoop:
         return pacer
 
     def _new_pacer(self) -> Pacer:
-        """Deadlines at multiples of the period: those of simulated time do not depend on when the loop began."""
+        """Deadlines at multiples of the period: those of simulated time do not depend on when the loop began. Those of
+        real time lie a little after them, as the kernel's own work begins at whole milliseconds."""
         pacer = Pacer(self._clock, self.runner.command_period)
         pacer.deadline -= pacer.deadline % pacer.period
+        if not self._clock.simulated:
+            pacer.deadline += _AFTER_TICK
         return pacer
 
     def _stand_by(self, now: int) -> None:
@@ -261,7 +270,8 @@ class ControlLoop:
         self.notes = ask(self._realtime, threading.get_native_id())
 
     def cycle(self, deadline: int, skipped: int = 0) -> None:
-        """One command period; `skipped` were left out before it. A goal is in force from the next one on."""
+        """One command period; `skipped` were left out before it. A goal is in force from the period after the
+        one in which it was found."""
         start = self._clock.now()
         runner, port = self.runner, self._port
         state = port.take(start)
@@ -283,9 +293,12 @@ class ControlLoop:
         self._timing.begin(deadline, start, skipped)
         self._timing.end((start - deadline, taken - start, runner.infer_time, runner.limit_time, ended - stepped))
         # A goal takes longer to read than all the rest: the command does not wait for it.
-        goal = port.take_goal()
-        if goal is not None:
-            self._set_goal(goal, start)
+        self._until_goal -= 1
+        if self._until_goal <= 0:
+            self._until_goal = self._goal_every
+            goal = port.take_goal()
+            if goal is not None:
+                self._set_goal(goal, start)
         if command is not None:
             self._count(skipped, start)
         self._until_report -= 1
