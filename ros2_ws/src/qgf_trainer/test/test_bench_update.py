@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qgf_trainer.config import TrainConfig
 from qgf_trainer.networks import TwinCritic, squash
 from qgf_trainer.q_gradient_field import FieldConfig, paper_form, q_gradient_field_losses
 from qgf_trainer.replay import Batch
@@ -141,3 +142,21 @@ def test_flat_json(learner):
 def test_a_case_that_is_none_is_refused():
     wrong = update("--only", "td3.arm.25")
     assert wrong.returncode == 2 and "choose one of" in wrong.stderr
+
+
+def test_a_whole_training_by_the_double_backward_acts_by_what_it_updates(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import wall_clock
+
+    config = TrainConfig(task="Pendulum-v1", robot="", learner=TD3Config(hidden=(8, 8)))
+    agent = wall_clock.reference_agent(config, 3, 1)
+    assert agent.reference.field == paper_form(FieldConfig(), config.paper.td3)
+    torch.manual_seed(0)
+    batch = Batch(torch.randn(16, 3), torch.rand(16, 1), torch.randn(16), torch.randn(16, 3), torch.zeros(16))
+    seen = torch.randn(4, 3).numpy()
+    before, deployed = agent.act(seen), agent.deployed()
+    for _ in range(config.learner.policy_delay):
+        agent.update(batch, torch.ones(3), 1.0)
+    assert (agent.act(seen) != before).all()
+    assert torch.equal(torch.from_numpy(agent.act(seen)), agent.reference.actor(torch.from_numpy(seen)).detach())
+    assert any(not torch.equal(a, b) for a, b in zip(agent.deployed().parameters(), deployed.parameters(), strict=True))
