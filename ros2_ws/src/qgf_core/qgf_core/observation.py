@@ -57,7 +57,8 @@ class ObservationTerm:
     scale: float = 1.0
     """Factor on the term's value; the unit before it is UNITS[name]."""
     history: int = 1
-    """Number of samples, the newest first; the oldest known one stands in for those before the start."""
+    """Number of samples, the newest first; the oldest known one stands in for those before the start. Earlier tool
+    position errors are told of the present goal: where the tool was, less where it shall be now."""
     preview: tuple[float, ...] = (0.0,)
     """Of a reference term: how far ahead of now the reference is looked at [s], once for each of these times."""
 
@@ -117,6 +118,10 @@ class ObservationBuilder:
         self._state = np.zeros((3, joints))
         self._aim = np.zeros(6 + sum(term.width(joints) for term in self._given))
         self._past, self._fresh = np.zeros(self.size), True
+        ends = np.cumsum([term.history * term.width(joints) for term in self.terms]).tolist()
+        self._past_errors = [(self._past[end - 3 * term.history : end].reshape(-1, 3), term.scale)
+                             for term, end in zip(self.terms, ends, strict=True)
+                             if term.name == "tool_position_error" and term.history > 1]
         self._observe()  # the kernel is loaded here, and not in the middle of a motion
         self.reset()
 
@@ -146,6 +151,9 @@ class ObservationBuilder:
         state, aim = self._state, self._aim
         state[0], state[1], state[2] = position, velocity, previous_action
         if self._sees_tool:
+            if self._past_errors and (goal[0] != aim[3] or goal[1] != aim[4] or goal[2] != aim[5]):
+                for errors, scale in self._past_errors:
+                    errors += scale * (aim[3:6] - goal[:3])
             aim[3:6] = goal[:3]
             if not self._by_kernel:
                 aim[:3] = self._kinematics.tool_position(position)

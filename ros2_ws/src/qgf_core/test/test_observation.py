@@ -74,11 +74,19 @@ def test_history_keeps_its_own_numbers(builder):
     assert built.build(q, dq, np.array([1.0, 2.0]), goal).tolist() == [1.0, 2.0, 0.5, 0.25]
 
 
-def test_history_of_the_error_uses_the_goal_of_its_time(builder):
-    built = builder(ObservationTerm("tool_position_error", history=2))
-    first = built.build(*state())
-    second = built.build(*state(goal=(1.5, 0.1, 0.6)))
-    np.testing.assert_allclose(second, [*(first[:3] - [1.0, 0.0, 0.0]), *first[:3]], atol=1e-6)
+def test_history_of_the_error_is_told_of_the_present_goal(builder):
+    """A new goal is no jump of the tool: as if it had been there all the time."""
+    terms = ObservationTerm("joint_position", history=2), ObservationTerm("tool_position_error", scale=5.0, history=3)
+    built, known = builder(*terms), builder(*terms)
+    path = [(0.1 * k, -0.5 + 0.2 * k) for k in range(4)]
+    for q in path[:2]:
+        built.build(*state(q, goal=(0.5, -0.1, 0.2)))
+    later = [built.build(*state(q, goal=(1.5, 0.1, 0.6))) for q in path[2:]]
+    expected = [known.build(*state(q, goal=(1.5, 0.1, 0.6))) for q in path][2:]
+    np.testing.assert_allclose(later, expected, atol=1e-6)
+    built.reset()
+    known.reset()
+    np.testing.assert_allclose(built.build(*state(goal=(0.0, 0.0, 0.0))), known.build(*state(goal=(0.0, 0.0, 0.0))))
 
 
 def test_the_same_joints_are_demanded(two_joint_robot, two_joint_urdf):

@@ -90,13 +90,16 @@ def test_the_observation_is_made_of_the_declared_terms(env):
     oracle = _LinkOracle(robot)
     env.reset(seed=5)
     generator = np.random.default_rng(5)
-    for _ in range(5):
+    velocities, errors = [], []
+    for step in range(5):
         action = generator.uniform(-1, 1, len(robot.joints)).astype(np.float32)
         observation, _, _, _, info = env.step(action)
         position, velocity = info["measured"]
-        expected = np.concatenate([position - robot.home, velocity / robot.policy_velocity, action,
-                                   5.0 * (oracle.tool(position) - env.goal)])
-        assert observation == pytest.approx(expected, abs=2e-6)
+        velocities.insert(0, velocity / robot.policy_velocity)
+        errors.insert(0, 5.0 * (oracle.tool(position) - env.goal))
+        if step >= 2:
+            expected = np.concatenate([position - robot.home, *velocities[:3], action, *errors[:3]])
+            assert observation == pytest.approx(expected, abs=2e-6)
     oracle.close()
 
 
@@ -270,9 +273,9 @@ def test_success_is_being_within_30_mm(env, away, success):
 
 def test_the_previous_action_is_the_unlimited_one(panda):
     observation, _ = panda.reset(seed=0)
-    assert np.array_equal(observation[14:21], np.zeros(7))
+    assert np.array_equal(observation[28:35], np.zeros(7))  # behind the joints' positions and three velocities
     observation, _, _, _, info = panda.step(np.ones(7, np.float32))
-    assert np.array_equal(observation[14:21], np.ones(7))
+    assert np.array_equal(observation[28:35], np.ones(7))
     assert (info["command"] < panda.robot.policy_velocity).all()
 
 

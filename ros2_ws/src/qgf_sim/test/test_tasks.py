@@ -185,8 +185,10 @@ def test_an_episode_may_go_on_from_where_the_arm_is(made):
         observation, _, _, _, info = env.step(np.full(7, 0.5, np.float32))
     velocity = info["joint_velocity"]
     following, told = env.reset(seed=9, options={"continue": True})
-    assert np.array_equal(following[:21], observation[:21])  # state and last action are those of the moving arm
-    assert not np.array_equal(following[21:], observation[21:]) and np.array_equal(told["goal"], env.goal)
+    # Position, last action and velocity are those of the moving arm; what was the newest velocity is the second now.
+    assert np.array_equal(following[:14], observation[:14]) and np.array_equal(following[14:28], observation[7:21])
+    assert np.array_equal(following[28:35], observation[28:35])
+    assert not np.array_equal(following[35:], observation[35:]) and np.array_equal(told["goal"], env.goal)
     _, _, _, _, info = env.step(np.full(7, 0.5, np.float32))
     assert np.abs(info["joint_velocity"]).max() > 0.5 * np.abs(velocity).max() > 0.0
     assert np.array_equal(told["goal"], env.reset(seed=9)[1]["goal"])
