@@ -93,12 +93,15 @@ def test_observations_against_arrays(seed, monkeypatch):
             goal[3:] /= np.linalg.norm(goal[3:])
             only = ObservationBuilder([ObservationTerm("tool_orientation_error")], robot, kinematics)
             values = {"joint_position": q - robot.home, "joint_velocity": v / robot.policy_velocity,
-                      "previous_action": a, "tool_position_error": kinematics.tool_position(q) - goal[:3],
+                      "previous_action": a, "tool_position_error": kinematics.tool_position(q),
                       "tool_orientation_error": only.build(q, v, a, goal)}
             expected = []
             for term, history in zip(terms, past, strict=True):
                 history.appendleft(values[term.name] * term.scale)
-                expected += [*history, *[history[-1]] * (term.history - len(history))]
+                known = [*history, *[history[-1]] * (term.history - len(history))]
+                if term.name == "tool_position_error":  # earlier ones too are told of the present goal
+                    known = [tool - goal[:3] * term.scale for tool in known]
+                expected += known
             found = builder.build(q, v, a, goal)
             np.testing.assert_allclose(found, np.concatenate(expected), rtol=2e-7, atol=1e-9)
             with monkeypatch.context() as patch:

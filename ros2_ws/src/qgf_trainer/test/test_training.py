@@ -161,7 +161,7 @@ def test_sac_makes_a_bundle_of_its_mean_action(tmp_path, capsys):
     bundle = load_bundle(folder / "bundle.pt")
     assert bundle.sha256 == told["sha256"] and bundle.manifest.training["config"]["algorithm"] == "sac"
     stored = load_file(folder / "checkpoint.safetensors")
-    raw = np.random.default_rng(0).normal(size=24).astype(np.float32)
+    raw = np.random.default_rng(0).normal(size=bundle.observation_size).astype(np.float32)
     h = raw
     for layer in ("trunk.0", "trunk.2"):
         z = stored[f"actor.{layer}.weight"] @ h + stored[f"actor.{layer}.bias"]
