@@ -29,8 +29,8 @@ from qgf_trainer.evaluation import Policy, judge, load_evaluation, run_any_episo
 from qgf_trainer.gymnasium_task import GymnasiumTask
 from qgf_trainer.policy_file import load_policy
 
-FIRST_SEED = 50_000
-"""Of the starts; trainings use seeds below, the trainer's own evaluation 10,000 and on."""
+FIRST_START = 50_000
+"""Seed of the first start; trainings use seeds below, the trainer's own evaluation 10,000 and on."""
 
 VARIANTS = ("as trained", "delay", "filter")
 """delay: one control period more than trained on, arms only; filter: the plain policy behind a low-pass
@@ -57,34 +57,38 @@ class LowPass:
         return self._last
 
 
-def judged(cell: Cell, folder: Path, episodes: int, variant: str = "as trained") -> dict[str, float | list[float]]:
+def judged(
+    cell: Cell, folder: Path, episodes: int, variant: str = "as trained", first_start: int = FIRST_START
+) -> dict[str, float | list[float]]:
     """Figures of a trained cell over `episodes` starts, with `returns`, one an episode; kept beside the run.
 
     :raises QgfError: the policy cannot be read.
     """
-    kept = folder / f"judged-{variant.replace(' ', '-')}-{episodes}.json"
+    others = "" if first_start == FIRST_START else f"-from-{first_start}"
+    kept = folder / f"judged-{variant.replace(' ', '-')}-{episodes}{others}.json"
     if kept.exists():
         found: dict[str, float | list[float]] = json.loads(kept.read_text(encoding="utf-8"))
         return found
     task = cell.task.rpartition(":")[2]
-    found = _judge_arm(folder, episodes, variant) if is_arm_task(task) else _judge_task(folder, episodes, variant)
+    judge_one = _judge_arm if is_arm_task(task) else _judge_task
+    found = judge_one(folder, range(first_start, first_start + episodes), variant)
     training = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     found |= {k: training[k] for k in ("training_time_s", "smoothness_dial", "smoothness_step") if k in training}
     write_atomic(kept, json.dumps(found).encode())
     return found
 
 
-def _judge_arm(folder: Path, episodes: int, variant: str) -> dict[str, float | list[float]]:
+def _judge_arm(folder: Path, starts: Sequence[int], variant: str) -> dict[str, float | list[float]]:
     bundle = load_bundle(folder / "bundle.pt")
     task, robot = load_task(bundle.manifest.task), load_robot(bundle.manifest.robot.name)
     late = Perturbation(delay=Distribution(fixed=1.0 / task.control_rate)) if variant == "delay" else None
     env = ArmEnv(robot, task, perturbation=late)
     policy = LowPass(bundle.act) if variant == "filter" else bundle.act
     runs = []
-    for i in range(episodes):
+    for start in starts:
         if isinstance(policy, LowPass):
             policy.restart()
-        runs.append(run_episode(env, policy, FIRST_SEED + i))
+        runs.append(run_episode(env, policy, start))
     config = load_evaluation("reach")
     told = judge(runs, task.control_rate, env.task.tolerance, config, env.task.error_figure)
     env.close()
@@ -92,21 +96,22 @@ def _judge_arm(folder: Path, episodes: int, variant: str) -> dict[str, float | l
     return figures | {"returns": [run.reward for run in runs]}
 
 
-def _judge_task(folder: Path, episodes: int, variant: str) -> dict[str, float | list[float]]:
+def _judge_task(folder: Path, starts: Sequence[int], variant: str) -> dict[str, float | list[float]]:
     if variant == "delay":
         raise QgfError("the variant delay is for arms")
     stored = load_policy(folder / "policy.safetensors")
     env = GymnasiumTask(stored.task)
     returns, sm, deltas = [], [], []
-    for i in range(episodes):
+    for start in starts:
         policy: Policy = LowPass(stored.policy.act) if variant == "filter" else stored.policy.act
-        total, actions = run_any_episode(env, policy, FIRST_SEED + i)
+        total, actions = run_any_episode(env, policy, start)
         returns.append(total)
         if len(actions) >= 16:
             sm.append(smoothness.paper_smoothness(env.scaled(actions)))
             deltas.append(float(np.mean(smoothness.mean_absolute_delta(actions))))
     env.close()
-    figures = {"episodes": float(episodes), "return": float(np.mean(returns)), "sm": float(np.mean(sm)) if sm else -1.0}
+    figures = {"episodes": float(len(starts)), "return": float(np.mean(returns))}
+    figures["sm"] = float(np.mean(sm)) if sm else -1.0
     return {**figures, "mean_abs_delta": float(np.mean(deltas)) if deltas else -1.0, "returns": returns}
 
 
@@ -126,6 +131,9 @@ def add_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--steps", type=int, help="control steps of each run (default: that of the task's config)")
     parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="as for ./qgf train")
     parser.add_argument("--episodes", type=int, default=100, help="starts on which each is judged (default: 100)")
+    parser.add_argument(
+        "--first-start", type=int, default=FIRST_START, help=f"seed of the first start (default: {FIRST_START})"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (default: cores)")
     parser.add_argument("--out", type=Path, default=Path(out), help=f"the runs' folder, gone on with (default: {out})")
     parser.add_argument("--no-training", action="store_true", help="judge what is there and train nothing")
@@ -155,7 +163,8 @@ def train_and_judge(
             if (variant == "delay" and not arm) or (variant == "filter" and cell.method != BASELINE):
                 continue
             failed = failures.get(cell, "")
-            figures = None if failed else judged(cell, options.out / cell.name, options.episodes, variant)
+            folder = options.out / cell.name
+            figures = None if failed else judged(cell, folder, options.episodes, variant, options.first_start)
             found.setdefault(variant, []).append(Trained(cell, figures, failed))
     return found
 

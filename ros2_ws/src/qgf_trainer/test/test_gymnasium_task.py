@@ -79,6 +79,17 @@ def test_actions_are_scaled_and_observations_flat():
     assert env._env.unwrapped.received.shape == (2, 1) and env._env.unwrapped.received.dtype == np.float32
 
 
+@pytest.mark.parametrize("file", ["ant", "hopper", "inverted_double_pendulum", "pendulum", "reacher", "walker2d"])
+def test_the_tasks_of_our_settings_run_after_set_up(file):
+    """LunarLander alone wants a library that we do not install: Box2D has no wheel for every Python."""
+    env = GymnasiumTask(load_train_config(file).task)
+    observation, _ = env.reset(seed=0)
+    assert np.isfinite(observation).all()
+    moved = env.step(env.action_space.sample())
+    assert np.isfinite(moved[0]).all() and np.isfinite(moved[1])
+    env.close()
+
+
 def test_an_endless_episode_is_cut_off_and_that_is_no_true_end(monkeypatch):
     monkeypatch.setattr("qgf_trainer.gymnasium_task.LONGEST_EPISODE", 30)
     env = GymnasiumTask("QgfEndless-v0")
