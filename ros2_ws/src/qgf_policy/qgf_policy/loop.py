@@ -41,6 +41,9 @@ GOAL_PERIOD = 0.01
 """Goals are looked for no more often than this [s]."""
 REPORT_PERIOD = 0.1
 """Status reports are made this often [s]."""
+_TOLD_APART = 5_000_000
+"""Where periods are shorter than this [ns], a report is made in one and told in the next: both at once would be in the
+way of the deadline behind them."""
 SWITCH_INTERVAL = 0.00005
 """Longest time another Python thread keeps the interpreter from the loop [s]; the default of 5 ms shows as spikes."""
 
@@ -113,7 +116,7 @@ class ControlLoop:
     :param send_delay: from a period's deadline to its command's leaving [s], so that commands come evenly however long
         each took to compute; one that took longer leaves at once. At most SEND_SHARE of a period, and 0 with simulated
         time.
-    :param tell: called in the loop's thread with every report, right after a period's work; must be quick. What other
+    :param tell: called in the loop's thread with every report, after a period's work; must be quick. What other
         threads do about a report is best begun from there too: later they would hold the interpreter's lock when the
         next deadline comes.
     """
@@ -142,6 +145,8 @@ class ControlLoop:
         self._report_every = max(1, round(REPORT_PERIOD * 1e9 / runner.command_period))
         self._goal_every = max(1, round(GOAL_PERIOD * 1e9 / runner.command_period))
         self._until_report = self._until_goal = 0
+        self._apart = runner.command_period < _TOLD_APART
+        self._untold: LoopReport | None = None
         self._stop = False
         self._estop_reason = self._note = ""
         self._reports: queue.SimpleQueue[LoopReport] = queue.SimpleQueue()
@@ -260,6 +265,7 @@ class ControlLoop:
         while not self._jobs.empty():
             self._do(*self._jobs.get(), state, now)
         self._make_report()
+        self._tell_report()
 
     def _set_up(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
@@ -301,10 +307,14 @@ class ControlLoop:
                 self._set_goal(goal, start)
         if command is not None:
             self._count(skipped, start)
+        if self._untold is not None:
+            self._tell_report()
         self._until_report -= 1
         if self._until_report <= 0:
             self._until_report = self._report_every
             self._make_report()
+            if not self._apart:
+                self._tell_report()
 
     def _hold_back(self, due: int) -> int:
         """Waits until a command is `due`, and returns for how long [ns]."""
@@ -353,6 +363,11 @@ class ControlLoop:
         )
         if self._reports.qsize() < 100:  # nobody reads: do not fill the memory
             self._reports.put(report)
+        self._untold = report
+
+    def _tell_report(self) -> None:
+        report, self._untold = self._untold, None
+        assert report is not None
         self._tell(report)
 
     def _last_resort(self, pacer: Pacer) -> None:

@@ -97,6 +97,25 @@ def test_commands_leave_evenly_however_long_each_took(bundle, computing, delay, 
     assert timing.stage_mean[-1] == pytest.approx(0.0, abs=1e-12)  # waiting is no work
 
 
+@pytest.mark.parametrize(("apart_below", "later"), [(5 * MS, 0), (20 * MS, 1)])
+def test_a_report_is_told_once_and_in_a_period_of_its_own_where_periods_are_short(
+    bundle, monkeypatch, apart_below, later
+):
+    """The bundle's period is 10 ms; a report is made in its tenth period from the first on."""
+    monkeypatch.setattr("qgf_policy.loop._TOLD_APART", apart_below)
+    clock, told = VirtualClock(10**9), []
+    runner = PolicyRunner(bundle, RunnerSettings(ramp_duration=0.0))
+    loop = ControlLoop(runner, FakePort(clock, runner.manifest.robot), clock, tell=lambda report: told.append(report))
+    counts = []
+    for _ in range(25):
+        loop.cycle(clock.now())
+        clock.advance(10 * MS)
+        counts.append(len(told))
+    made = loop.reports()
+    assert [counts.index(k + 1) for k in range(3)] == [later, 10 + later, 20 + later]
+    assert len(told) == len(made) == 3 and all(one is other for one, other in zip(told, made, strict=True))
+
+
 def test_jobs_run_between_periods_with_the_state_of_the_period(virtual):
     loop, port, _ = virtual
     port.goals.append(GOAL)
