@@ -154,7 +154,7 @@ class JointStateMerger:
         joints, columns = layout.joints, layout.columns
         position, velocity = np.array(position, dtype=np.float64), np.array(velocity, dtype=np.float64)
         if layout.whole and stamp > self._newest:
-            merged, sampled = np.empty((2, len(self._names))), np.empty_like(self._stamp)
+            merged, sampled = np.empty((2, len(self._names))), np.empty(len(self._names), np.int64)
             times = (now - age, now, stamp)
             if merge_whole(
                 position, velocity, columns, self._signs, *times, merged, sampled, self._arrived, self._stamp

@@ -287,7 +287,7 @@ class ControlLoop:
         while not self._jobs.empty():
             self._do(*self._jobs.get(), state, start)
         taken = self._clock.now()
-        command, _ = runner.step(state, start)
+        command = runner.advance(state, start)
         stepped, waited = self._clock.now(), 0
         if command is not None:
             if self._publish:

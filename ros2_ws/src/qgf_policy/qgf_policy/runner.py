@@ -245,18 +245,22 @@ class PolicyRunner:
     # ------------------------------------------------------------------------------------------------ one period
 
     def step(self, state: JointState, now: int) -> tuple[Command | None, RunnerStatus]:
+        """`advance`, and the status after it."""
+        return self.advance(state, now), self.status()
+
+    def advance(self, state: JointState, now: int) -> Command | None:
         """One command period.
 
         :param state: newest joint state.
         :param now: [ns] on the clock of `state.sampled`; never goes back.
-        :returns: the command to send, None while inactive; and the status.
+        :returns: the command to send, None while inactive.
         """
         self.infer_time = self.limit_time = 0
         for refusal in state.refusals:
             self.counters.count_fault(refusal.kind)
         if not self._commanding:
             self._watch.add(state, now)
-            return None, self.status()
+            return None
         inference = self._begins_control_period(now)
         action: NDArray[np.float32] | None = None
         observation: NDArray[np.float32] | None = None
@@ -279,7 +283,7 @@ class PolicyRunner:
             self._sequence += 1
             self._cycles += 1
         self._end_halt()
-        return command, self.status()
+        return command
 
     def _decide(
         self, state: JointState, now: int, inference: bool

@@ -122,12 +122,12 @@ class Supervisor:
         self._control_period = control_period
         self._going_on = max(period, going_on) + robot.drive.latency + robot.drive.time_constant
         self._confined = space.workspace is not None or bool(space.keep_out)
-        self._saturated = [0] * len(robot.joints)
+        self._saturated = self._none = [0] * len(robot.joints)
 
     def reset(self, position: Vector) -> None:
         """Begin anew with the arm at `position` (n,) [rad]."""
         self._tracking.reset(position)
-        self._saturated = [0] * len(self._saturated)
+        self._saturated = self._none
 
     def judge_start(self, position: Vector, velocity: Vector) -> StateError | None:
         """What forbids starting from joint positions (n,) [rad] and velocities (n,) [rad/s]."""
@@ -164,9 +164,12 @@ class Supervisor:
 
     def judge_action(self, action: NDArray[np.floating]) -> StateError | None:
         """One action (n,) in [-1, 1] of the policy."""
+        asked = action.tolist()
+        if min(asked) > -FULL and max(asked) < FULL:  # nearly always
+            self._saturated = self._none
+            return None
         self._saturated = [
-            periods + 1 if abs(a) >= FULL else 0
-            for a, periods in zip(action.tolist(), self._saturated, strict=True)
+            periods + 1 if abs(a) >= FULL else 0 for a, periods in zip(asked, self._saturated, strict=True)
         ]
         most = max(self._saturated)
         longest, duration = self._saturated.index(most), most * self._control_period
@@ -181,12 +184,13 @@ class Supervisor:
     def judge_motion(self, measured: Vector, velocity: Vector) -> StateError | None:
         """The arm's measured position (n,) [rad], and the velocity (n,) [rad/s] last commanded."""
         if self._limit > 0.0:
-            error = self._tracking.error(measured)
-            worst = int(np.abs(error).argmax())
-            if abs(error[worst]) > self._limit:
+            errors = [abs(error) for error in self._tracking.error(measured).tolist()]
+            largest = max(errors)
+            if largest > self._limit:
+                worst = self._robot.joint_names[errors.index(largest)]
                 return StateError(
                     "tracking_error",
-                    f"joint '{self._robot.joint_names[worst]}' is {abs(error[worst]):.3f} rad from where its commands "
+                    f"joint '{worst}' is {largest:.3f} rad from where its commands "
                     f"should have brought it, allowed are {self._limit:g} rad: a protective stop, an inactive "
                     "controller or something in the way",
                 )

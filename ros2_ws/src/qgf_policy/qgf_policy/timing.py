@@ -42,7 +42,8 @@ class TimingReport(NamedTuple):
 
 
 class LoopTiming:
-    """Collects the timing of each cycle; bounded memory, cheap to feed.
+    """Collects the timing of each cycle. A cycle only notes its times; they are worked out by the report, many at once,
+    which takes a fraction of what it takes cycle by cycle.
 
     :param period: nominal [ns].
     """
@@ -64,7 +65,7 @@ class LoopTiming:
         self._clear_report()
 
     def _clear_report(self) -> None:
-        self._deviations: list[int] = []
+        self._begun: list[tuple[int, int, int]] = []
         self._stages: list[tuple[int, int, int, int, int]] = []
 
     def begin(self, deadline: int, start: int, skipped: int) -> None:
@@ -74,12 +75,20 @@ class LoopTiming:
         :param start: when it did [ns].
         :param skipped: cycles left out before it.
         """
-        for _ in range(min(skipped, len(self._late))):
-            self._record(True)
-        self._record(start - deadline > LATE * self.period)
-        if self._last_start:
-            self._deviations.append(start - self._last_start - self.period)
-        self._last_start = start
+        self._begun.append((deadline, start, skipped))
+
+    def _work_out(self) -> list[int]:
+        """Count what is late in the cycles begun since the last report; returns how far their periods were from
+        nominal [ns]."""
+        limit, deviations = LATE * self.period, []
+        for deadline, start, skipped in self._begun:
+            for _ in range(min(skipped, len(self._late))):
+                self._record(True)
+            self._record(start - deadline > limit)
+            if self._last_start:
+                deviations.append(abs(start - self._last_start - self.period))
+            self._last_start = start
+        return deviations
 
     def _record(self, late: bool) -> None:
         slot = self._cycles % len(self._late)
@@ -108,7 +117,7 @@ class LoopTiming:
             for bins, durations in zip(self._histogram, stages, strict=True):
                 _add_to(bins, durations)
         # Plain Python: of a tenth of a second's periods, this takes a fifth of what numpy needs, and the loop waits.
-        deviations = sorted(map(abs, self._deviations)) or [0]
+        deviations = sorted(self._work_out()) or [0]
         report = TimingReport(
             tuple(1e-9 * sum(durations) / len(durations) for durations in stages),
             tuple(1e-9 * durations[-1] for durations in stages),
