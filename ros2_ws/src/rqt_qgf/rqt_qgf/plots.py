@@ -100,6 +100,10 @@ class TracePlot(Plot):
         self._response.setData(trace.response_time, trace.response)
 
 
+_APART = 0.16
+"""Of the axis: about as much as a peak's text takes."""
+
+
 class SpectrumPlot(Plot):
     """Spectrum of the chosen joint with its baseline, its peaks and the cutoff."""
 
@@ -148,9 +152,10 @@ class SpectrumPlot(Plot):
             self._texts.append(pg.TextItem())
             self._texts[-1].setFont(self.font_of_ticks)
             self.addItem(self._texts[-1], ignoreBounds=True)
+        told = apart(frequency, density, _APART * spectrum.frequency[-1]) if len(frequency) else set()
         for i, text in enumerate(self._texts):
-            text.setVisible(i < len(frequency))
-            if i < len(frequency):
+            text.setVisible(i in told)
+            if i in told:
                 left = frequency[i] > 0.8 * spectrum.frequency[-1]  # of the peak, so that it stays in the plot
                 text.setAnchor((1.12, 0.5) if left else (-0.12, 0.5))
                 text.setText(f"{frequency[i]:.3g} Hz", self._theme.peak)
@@ -159,6 +164,16 @@ class SpectrumPlot(Plot):
         self._cutoff.setVisible(known_cutoff)
         if known_cutoff:
             self._cutoff.setPos(spectrum.cutoff)
+
+
+def apart(frequency: np.ndarray, density: np.ndarray, distance: float) -> set[int]:
+    """Which peaks are told by number, the highest first: none that is nearer than `distance` [Hz] to one told already,
+    as the two texts would lie over each other."""
+    told: list[int] = []
+    for i in np.argsort(-density):
+        if all(abs(frequency[i] - frequency[other]) >= distance for other in told):
+            told.append(int(i))
+    return set(told)
 
 
 def positive(values: np.ndarray) -> np.ndarray:

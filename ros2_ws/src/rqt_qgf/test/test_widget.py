@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import math
 
+import numpy as np
 import pytest
 from sensor_msgs.msg import JointState
 
@@ -103,6 +104,14 @@ def test_choosing_a_row_shows_its_joint(bench):
     assert spectrum._cutoff.value() == 20.0
     bench.widget.refresh()
     assert bench.widget.table.currentRow() == 1  # the choice stays
+
+
+def test_of_peaks_close_to_each_other_the_highest_is_told_by_number():
+    from rqt_qgf.plots import apart
+
+    frequency, density = np.array([3.6, 5.5, 12.0, 14.0, 20.0]), np.array([1.0, 0.8, 0.2, 0.3, 0.1])
+    assert apart(frequency, density, 4.0) == {0, 3, 4}
+    assert apart(frequency, density, 1.0) == {0, 1, 2, 3, 4} and apart(frequency, density, 100.0) == {0}
 
 
 def test_stale_when_publishers_vanish(bench):
