@@ -94,7 +94,7 @@ class AutoDial:
         self._env.close()
 
     def _holds(self, candidate: Candidate) -> bool:
-        return within(candidate.found.mean_return, self.search.reference, self.config.budget)
+        return within(candidate.found.mean_return, self.search.reference, self.config.allowed)
 
     def _keep(self, candidate: Candidate) -> None:
         """Among the kept and this one: the one of the best return, and the smoothest whose return holds."""
@@ -113,7 +113,7 @@ class AutoDial:
             policy = self._agent.deployed().act
             tried.append((candidate, self._try(policy, seed, self.config.verification)))
         reference = max(found.mean_return for _, found in tried)
-        holding = [pair for pair in tried if within(pair[1].mean_return, reference, self.config.budget)]
+        holding = [pair for pair in tried if within(pair[1].mean_return, reference, self.config.allowed)]
         smoothest = min(found.roughness for _, found in holding)
         alike = [pair for pair in holding if pair[1].roughness <= _ALIKE * smoothest]
         chosen, _ = max(alike, key=lambda pair: pair[1].mean_return)

@@ -4,10 +4,11 @@ not.
 
 Every so often the policy is tried, without noise, from the same few starts; a try gives the return of each start and
 the roughness (mean |delta a|). The best mean return of all tries so far is the reference R, and a return holds if it is
-at least R - budget |R|. Phases:
+at least R - budget / 2 |R|: the other half is for what a plain policy would have gone on to learn, and for starts that
+were not tried. Phases:
     learn    the dial rests at `start`, which is nearly plain, until the return has stopped rising (two tries without a
-             gain of half the budget, after `earliest` of the run: before, it may not have begun to) or `latest` of the
-             run is over
+             gain of a quarter of the budget, after `earliest` of the run: before, it may not have begun to) or `latest`
+             of the run is over
     climb    the dial is multiplied by `factor` while tries hold and get smoother, until two in a row do not, or the
              largest dial or `look_back` of the run is reached
     probe    back at `start` for two tries and as long as the return rises: what would a plain policy have reached by
@@ -31,7 +32,7 @@ class AutoConfig:
     """How `field.smoothness: auto` seeks the smoothest setting that the task bears."""
 
     budget: float = 0.05
-    """Share of the best return that smoothness may cost."""
+    """Share of a plain policy's return that smoothness may cost."""
     start: float = 0.1
     """The dial until the return has stopped rising."""
     largest: float = 10.0
@@ -46,9 +47,9 @@ class AutoConfig:
     """Share of the run by which the climb ends, so that time is left to judge and mend what it reached."""
     evaluations: int = 24
     """Tries over the run."""
-    episodes: int = 8
+    episodes: int = 16
     """Episodes of a try, from the same starts each time; other starts than those of training and evaluation."""
-    verification: int = 20
+    verification: int = 60
     """Episodes from further starts, at the end, on which the choice among the best tries is checked."""
 
     def __post_init__(self) -> None:
@@ -63,6 +64,11 @@ class AutoConfig:
             )
         if min(self.evaluations, self.episodes, self.verification) < 1:
             raise ValueError("evaluations, episodes and verification must be at least 1")
+
+    @property
+    def allowed(self) -> float:
+        """Share of the reference that a try may fall short of it."""
+        return 0.5 * self.budget
 
 
 class Try(NamedTuple):
@@ -113,10 +119,10 @@ class DialSearch:
 
     def observe(self, found: Try, done: float) -> Decision:
         """Judge a try at the present dial. :param done: share of the run."""
-        gained = found.mean_return > self.reference + 0.5 * self.config.budget * abs(self.reference)
+        gained = found.mean_return > self.reference + 0.5 * self.config.allowed * abs(self.reference)
         gained = gained or math.isinf(self.reference)
         self.reference = max(self.reference, found.mean_return)
-        held = within(found.mean_return, self.reference, self.config.budget)
+        held = within(found.mean_return, self.reference, self.config.allowed)
         go_back = False
         if self.phase == "learn":
             self._waited = 0 if gained else self._waited + 1
@@ -155,7 +161,7 @@ class DialSearch:
         self._probed += 1
         if self._probed < _PATIENCE or (gained and self._probed < _LONGEST_PROBE):
             return False
-        holds = within(self._held_return, self.reference, self.config.budget)
+        holds = within(self._held_return, self.reference, self.config.allowed)
         if not holds:
             self._held, self._failed, self._smoothest = self.config.start, self._held, found.roughness
             self._held_return = found.mean_return
