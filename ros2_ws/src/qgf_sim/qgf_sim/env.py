@@ -89,6 +89,11 @@ class ArmEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._control_period, self._period = period, round(1e9 * period)
         self._substeps, self._last_step = self.config.substeps // commands, self.config.episode_steps
 
+    @property
+    def observation_terms(self) -> list[tuple[int, int]]:
+        """Numbers in a sample, and samples, of each part of the observation, in its order."""
+        return [(term.width(len(self.robot.joints)), term.history) for term in self._builder.terms]
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -133,6 +134,10 @@ class FieldConfig:
     noise: float = 0.01
     """Standard deviation of the state noise: of the raw observation (paper) or relative to its own deviation
     (scale-free)."""
+    common: float = 1.0
+    """Share, 0..1, that is left of the part of the state noise which all samples of an observation term's history have
+    in common, and of the noise of terms without a history; scale-free form. Below 1 the mixed partial asks the critic
+    to average over samples, and less to be dull."""
     every: int = 4
     """The terms enter every k-th critic update with k times their weight; 1 is the paper's."""
     rows: int = 64
@@ -147,6 +152,8 @@ class FieldConfig:
                 raise ValueError("smoothness auto needs the scale-free form; the paper's has no dial")
         elif self.smoothness < 0:
             raise ValueError(f"smoothness {self.smoothness} must not be negative")
+        if not 0.0 <= self.common <= 1.0:
+            raise ValueError(f"common {self.common} must lie in 0 .. 1")
         if self.every < 1 or self.rows < 0 or self.cap <= 0:
             raise ValueError(
                 f"every {self.every} must be at least 1, rows {self.rows} at least 0 and cap {self.cap} positive"
@@ -172,6 +179,19 @@ def paper_form(config: FieldConfig, weights: tuple[float, float, float] = (2.0, 
     )
 
 
+def noise_mixing(terms: Sequence[tuple[int, int]], common: float) -> Tensor:
+    """The matrix P (n_obs, n_obs) that turns independent noise e (B, n_obs) into e P, of which `common` is left where
+    the samples of a history agree: of a number's samples x, those become x - mean(x) + common mean(x).
+
+    :param terms: (numbers in a sample, samples) of each part of the observation, in its order.
+    """
+    blocks = [
+        torch.kron(torch.eye(history) - (1.0 - common) / history * torch.ones(history, history), torch.eye(width))
+        for width, history in terms
+    ]
+    return torch.block_diag(*blocks)
+
+
 class FieldStabiliser:
     """Adds the weighted losses to the critic's, lazily, and keeps the scale G of the field.
 
@@ -191,6 +211,18 @@ class FieldStabiliser:
         self._mean_square = 0.0
         self.scale = 0.0
         self.latest: dict[str, float] = {}
+        self._mixing: Tensor | None = None
+
+    def set_terms(self, terms: Sequence[tuple[int, int]]) -> None:
+        """Say of what parts the observation is made, for `common`: see `noise_mixing`; unsaid, it has no history."""
+        self._mixing = noise_mixing(terms, self.config.common)
+
+    def _mixed(self, noise: Tensor) -> Tensor:
+        if self.config.common == 1.0:
+            return noise
+        if self._mixing is None:
+            return self.config.common * noise
+        return noise @ self._mixing.to(noise)
 
     def loss(
         self,
@@ -253,7 +285,7 @@ class FieldStabiliser:
             share, curvature_weight = 1.0, config.curvature
         else:
             n_act = action.shape[1]
-            noise = noise * (config.noise * observation_std).clamp_min(self._NOISE_FLOOR)
+            noise = self._mixed(noise) * (config.noise * observation_std).clamp_min(self._NOISE_FLOOR)
             field = _field(critic, observation, action, next_observation, noise, probe)
             scale = self._track(field, config.cap * reward_std)
             # G mean relu(v'Hv / n + kappa G) = (G / n) mean relu(v'Hv + n kappa G)

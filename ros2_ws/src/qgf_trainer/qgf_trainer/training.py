@@ -128,6 +128,8 @@ def train(
     envs = make_environments(config, config.environments)
     n_obs, n_act = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]  # type: ignore[index]
     agent = make_agent(config, n_obs, n_act)
+    if isinstance(envs[0], ArmEnv):
+        agent.stabiliser.set_terms(envs[0].observation_terms)
     capacity = min(config.buffer_size, config.steps + config.environments)
     buffer = ReplayBuffer(capacity, n_obs, n_act, config.rival.needs_previous)
     noise = np.random.default_rng(config.seed)

@@ -8,7 +8,13 @@ import torch
 
 from qgf_trainer.field_function import FieldFunction
 from qgf_trainer.networks import TwinCritic
-from qgf_trainer.q_gradient_field import FieldConfig, FieldStabiliser, paper_form, q_gradient_field_losses
+from qgf_trainer.q_gradient_field import (
+    FieldConfig,
+    FieldStabiliser,
+    noise_mixing,
+    paper_form,
+    q_gradient_field_losses,
+)
 from qgf_trainer.replay import Batch
 from qgf_trainer.sac import SAC, SACConfig
 from qgf_trainer.td3 import TD3, TD3Config
@@ -283,3 +289,63 @@ def test_below_a_tenth_the_weights_fade_with_the_dial():
     whole, _ = stabiliser_loss(FieldConfig(smoothness=0.1, curvature=0.0), critic, data)
     half, _ = stabiliser_loss(FieldConfig(smoothness=0.05, curvature=0.0), critic, data)
     assert half[0].item() == pytest.approx(0.5 * whole[0].item(), rel=1e-6)
+
+
+def test_common_noise_by_hand():
+    """Two samples of one number, then one without a history: e - mean(e) + mean(e) / 2, and half of it."""
+    mixing = noise_mixing([(1, 2), (1, 1)], 0.5)
+    assert mixing.tolist() == [[0.75, -0.25, 0.0], [-0.25, 0.75, 0.0], [0.0, 0.0, 0.5]]
+    assert torch.equal(noise_mixing([(2, 3), (4, 1)], 1.0), torch.eye(10))
+
+
+def test_common_noise_meets_the_observations_layout():
+    """Of the arm's own observation, with nothing in common."""
+    from qgf_sim.env import ArmEnv
+
+    env = ArmEnv("panda", "reach")
+    terms = env.observation_terms
+    assert sum(width * history for width, history in terms) == env.observation_space.shape[0]
+    noise = torch.randn((50, env.observation_space.shape[0]), dtype=torch.float64)
+    found = noise @ noise_mixing(terms, 0.0).to(noise)
+    begin = 0
+    for width, history in terms:
+        mine, before = (x[:, begin : begin + width * history].reshape(50, history, width) for x in (found, noise))
+        torch.testing.assert_close(mine, before - before.mean(1, keepdim=True))
+        begin += width * history
+    assert {history for _, history in terms} == {1, 3}
+    env.close()
+
+
+def test_without_a_common_part_the_mixed_partial_leaves_the_mean_of_a_history_alone():
+    """A field that follows the mean of three samples costs nothing; one that follows the newest costs as before, less
+    a third. g = Q's slope in a for Q = a (w . s), whose noise is that of s."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((200_000, 3), generator=generator, dtype=torch.float64)
+    mixed = noise @ noise_mixing([(1, 3)], 0.0).to(noise)
+    mean, newest = torch.full((3,), 1.0 / 3.0, dtype=torch.float64), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    assert float((mixed @ mean).abs().max()) < 1e-6
+    assert float((mixed @ newest).square().mean()) == pytest.approx(2.0 / 3.0, rel=0.01)
+
+
+@pytest.mark.parametrize("common", [1.0, 0.2])
+def test_the_stabiliser_mixes_its_noise(common):
+    """Against the losses called by hand with the noise that the same generator gives."""
+    critic = TwinCritic(3, 1, (8, 8)).double()
+    batch = [torch.randn(16, n, dtype=torch.float64) for n in (3, 1, 3)]
+    config = FieldConfig(mixed_partial=1.0, field_consistency=0.0, curvature=0.0, every=1, rows=0, common=common)
+    stabiliser = FieldStabiliser(config, torch.Generator().manual_seed(5))
+    stabiliser.set_terms([(1, 2), (1, 1)])
+    found = stabiliser.loss(critic, *batch, torch.ones(3, dtype=torch.float64), 1.0)
+    unsaid = FieldStabiliser(config, torch.Generator().manual_seed(5))
+    silent = unsaid.loss(critic, *batch, torch.ones(3, dtype=torch.float64), 1.0)
+    noise = 0.01 * torch.randn((16, 3), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    mixing = noise_mixing([(1, 2), (1, 1)], common).to(noise)
+    for loss, moved in ((found, noise @ mixing), (silent, common * noise)):
+        mixed, _, _ = double_backward(critic, *batch, moved, torch.ones_like(batch[1]), 0.0)
+        assert loss.item() == pytest.approx(mixed.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("common", [-0.1, 1.1])
+def test_a_common_share_outside_its_range_is_refused(common):
+    with pytest.raises(ValueError, match="common"):
+        FieldConfig(common=common)

@@ -127,6 +127,16 @@ def test_training_on_randomised_arms_differs_and_ends_on_the_robots_own():
     assert not np.array_equal(*totals)
 
 
+def test_the_losses_know_the_observations_histories():
+    settings = ["learner.hidden=[8, 8]", "warmup_steps=150", "field.common=0.0"]
+    agent = train(load_train_config("reach", settings, steps=600)).agent
+    mixing = agent.stabiliser._mixing
+    assert mixing.shape == (44, 44) and agent.stabiliser.latest["mixed_partial"] > 0
+    # position 7 x 1, velocity 7 x 3, previous action 7 x 1, tool error 3 x 3
+    kept = mixing.diagonal().tolist()
+    assert kept == pytest.approx([0.0] * 7 + [2 / 3] * 21 + [0.0] * 7 + [2 / 3] * 9)
+
+
 def test_sigkill_and_resume_gives_the_same_result(finished, tmp_path):
     whole, _ = finished
     folder = tmp_path / "killed"
