@@ -109,6 +109,10 @@ def arm(listener, start_once):
                               f"joints:=[{', '.join(JOINTS)}]"])
     listener.until(lambda: arm.states.get_subscription_count() and arm.commands.get_subscription_count(),
                    "the monitor subscribes")
+    # That is this side's view: until the monitor knows of the publishers too, what is sent is lost.
+    arm.until(lambda: listener.reports["joint_position"], "the monitor hears the states")
+    arm.until(lambda: listener.reports["command"], "the monitor hears the commands",
+              lambda k: arm.commands.publish(arm.message(k)))
     yield arm
     assert arm.monitor.popen.poll() is None, arm.monitor.error_text()
     assert all(line.startswith("[INFO]") for line in arm.monitor.error_text().splitlines())
