@@ -6,6 +6,7 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -85,12 +86,19 @@ class Agent(abc.ABC, Generic[ActorType]):
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=learner.learning_rate, fused=True)
         self.stabiliser = FieldStabiliser(field, torch.Generator().manual_seed(seed + 1))
         self.mean, self.std = torch.zeros(n_obs), torch.ones(n_obs)
+        self.reward_unit = 1.0
         self.updates = 0
         self.latest: dict[str, float] = {}
 
     def set_normaliser(self, mean: Tensor, std: Tensor) -> None:
         """Freeze the observations' mean and standard deviation (n_obs,); a constant observation keeps its scale."""
         self.mean, self.std = mean.clone(), torch.where(std > 1e-6, std, torch.ones_like(std))
+
+    def set_reward_unit(self, unit: float) -> None:
+        """Learn values in this unit from now on. :raises ValueError: it is not positive and finite."""
+        if not 0.0 < unit < math.inf:
+            raise ValueError(f"the unit of the reward must be positive and finite, not {unit}")
+        self.reward_unit = unit
 
     def set_learning_rate(self, factor: float) -> None:
         """Learn with `factor` times the configured rate from now on."""
@@ -112,12 +120,18 @@ class Agent(abc.ABC, Generic[ActorType]):
         :param scale: standard deviation of the noise of a deterministic policy; a stochastic one has its own.
         """
 
-    @abc.abstractmethod
     def update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
         """One gradient update.
 
-        :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer.
+        :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer, raw.
         """
+        if self.reward_unit != 1.0:
+            batch, reward_std = batch._replace(reward=batch.reward / self.reward_unit), reward_std / self.reward_unit
+        self._update(batch, observation_std, reward_std)
+
+    @abc.abstractmethod
+    def _update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
+        """`update`, with rewards and their deviation in the learner's unit."""
 
     @abc.abstractmethod
     def deployed(self) -> DeployedPolicy:
@@ -199,7 +213,11 @@ class Agent(abc.ABC, Generic[ActorType]):
                 tensors.update({f"{name}.{index}.{key}": value for key, value in entry.items()})
         tensors |= {name: generator.get_state() for name, generator in self._generators()}
         tensors |= {"mean": self.mean, "std": self.std}
-        return tensors, {"updates": self.updates, "stabiliser": self.stabiliser.state()}
+        return tensors, {
+            "updates": self.updates,
+            "reward_unit": self.reward_unit,
+            "stabiliser": self.stabiliser.state(),
+        }
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
         """Continue from `state()`. :raises KeyError, RuntimeError, ValueError: it does not fit."""
@@ -217,4 +235,5 @@ class Agent(abc.ABC, Generic[ActorType]):
             generator.set_state(tensors[name])
         self.mean, self.std = tensors["mean"].clone(), tensors["std"].clone()
         self.updates = int(values["updates"])  # type: ignore[call-overload]
+        self.reward_unit = float(values.get("reward_unit", 1.0))  # type: ignore[arg-type]
         self.stabiliser.restore(values["stabiliser"])  # type: ignore[arg-type]

@@ -76,6 +76,10 @@ class TrainConfig:
     """Share of the run from which on the learning rate falls linearly to a tenth; 1: never."""
     reward_scale: float = 1.0
     """What the learner sees is the reward times this; returns are told without it."""
+    normalise_rewards: bool = False
+    """With the field's scale-free form: the learner sees rewards in units of their root mean square over the first
+    steps, without those that are nought, frozen then. All that is learned is then the same whatever the unit of the
+    reward. Leave it off where an arm's reward has a scale already, or where all first rewards are but traces."""
     normalise_observations: bool = False
     """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled
     already."""
@@ -113,6 +117,12 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
         return 1.0
     done = (step / config.steps - config.decay_from) / (1.0 - config.decay_from)
     return 1.0 - 0.9 * min(max(done, 0.0), 1.0)
+
+
+def has_reward_unit(config: TrainConfig) -> bool:
+    """Whether the learner sees rewards in a unit of their own. Not with the published form, a plain critic or a rival:
+    their weights are relative to the reward as it is."""
+    return config.normalise_rewards and config.field.form == "scale_free" and config.field.smoothness != 0.0
 
 
 def has_plain_critic(config: TrainConfig) -> bool:

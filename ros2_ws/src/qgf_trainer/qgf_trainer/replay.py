@@ -102,6 +102,13 @@ class ReplayBuffer:
         """Standard deviation of the stored rewards."""
         return float(self._data.reward[: self.size].std(correction=0))
 
+    def reward_unit(self) -> float:
+        """Root mean square of the stored rewards that are not 0; 1 where there is none. A sparse reward's is what it
+        gives when it gives."""
+        stored = self._data.reward[: self.size]
+        given = stored[stored != 0.0].double()
+        return float(given.square().mean().sqrt()) if len(given) else 1.0
+
     def state(self) -> dict[str, Tensor]:
         """Tensors for a checkpoint."""
         state = {name: field[: self.size].clone() for name, field in self._fields().items()}

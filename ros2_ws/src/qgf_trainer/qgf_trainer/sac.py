@@ -78,11 +78,15 @@ class SAC(Agent[GaussianActor]):
         mean, log_std = self.actor.distributions(observation)
         return squash(mean, log_std, torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype))
 
-    def update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
-        """One update of the critic, the actor, the temperature and the target.
+    def set_reward_unit(self, unit: float) -> None:
+        """Learn values in this unit from now on; a fixed temperature, which is a value too, is told in it."""
+        before = self.reward_unit
+        super().set_reward_unit(unit)
+        if self.config.entropy == "fixed":
+            self.log_temperature += math.log(before / unit)
 
-        :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer.
-        """
+    def _update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
+        """One update of the critic, the actor, the temperature and the target."""
         states = self._states(batch)
         observation, following = states.here, states.following
         temperature = self.temperature

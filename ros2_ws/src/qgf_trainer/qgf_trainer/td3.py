@@ -63,11 +63,8 @@ class TD3(Agent[Actor]):
         action = self.act(observation)
         return np.clip(action + scale * noise.standard_normal(action.shape), -1.0, 1.0).astype(np.float32)
 
-    def update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
-        """One critic update and, every `policy_delay`-th time, one of the actor and the targets.
-
-        :param observation_std: (n_obs,) over the replay buffer, raw. :param reward_std: over the replay buffer.
-        """
+    def _update(self, batch: Batch, observation_std: Tensor, reward_std: float) -> None:
+        """One critic update and, every `policy_delay`-th time, one of the actor and the targets."""
         config = self.config
         states = self._states(batch)
         observation, following = states.here, states.following

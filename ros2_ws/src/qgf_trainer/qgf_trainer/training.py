@@ -23,7 +23,7 @@ from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
 from qgf_trainer.auto_dial import AutoDial
 from qgf_trainer.checkpoint import previous_of
-from qgf_trainer.config import TrainConfig, is_arm_task, learning_rate_factor
+from qgf_trainer.config import TrainConfig, has_reward_unit, is_arm_task, learning_rate_factor
 from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.geometry import glance
 from qgf_trainer.gymnasium_task import GymnasiumTask
@@ -188,6 +188,8 @@ def train(
                 previous, observations = observations, following
                 if before < config.warmup_steps <= step and config.normalise_observations:
                     agent.set_normaliser(*buffer.observation_statistics())
+                if before < config.warmup_steps <= step and has_reward_unit(config):
+                    agent.set_reward_unit(buffer.reward_unit())
                 if step >= config.warmup_steps:
                     agent.set_learning_rate(learning_rate_factor(config, step))
                     due = step // config.steps_per_update - before // config.steps_per_update
