@@ -2,19 +2,22 @@
 """`smoothness: auto`, the decisions: the dial is raised in steps while the return holds, and backs off where it does
 not.
 
-Every so often the policy is tried, without noise, from the same few starts; a try gives the return of each start and
-the roughness (mean |delta a|). The best mean return of all tries so far is the reference R, and a return holds if it is
-at least R - budget / 2 |R|: the other half is for what a plain policy would have gone on to learn, and for starts that
-were not tried. Phases:
+Every so often the policy is tried, without noise, from the same few starts. The best mean return of all tries so far is
+the reference R, and a return holds if it is at least R - budget / 2 |R|: the other half is for what a plain policy would
+have gone on to learn, and for starts that were not tried. A level fails by two tries in a row that neither hold nor gain
+on what it reached before. How rough a policy is (mean |delta a|) is no matter here, as any learner grows rougher while
+it still learns; it decides at the end, among the learners whose return holds. Phases:
     learn    the dial rests at `start`, which is nearly plain, until the return has stopped rising (two tries without a
              gain of a quarter of the budget, after `earliest` of the run: before, it may not have begun to) or `latest`
              of the run is over
-    climb    the dial is multiplied by `factor` while tries hold and get smoother, until two in a row do not, or the
-             largest dial or `look_back` of the run is reached
-    probe    back at `start` for two tries and as long as the return rises: what would a plain policy have reached by
-             now? Without this, a dial that slows learning would hold by its own low standard
-    narrow   if the highest level that held still does, its learner is returned to; else it has failed. The space
-             between the level that holds and the failure is halved, in logarithms, until they are close
+    climb    the dial is multiplied by `factor` while tries hold, until a level fails, or the largest dial or `look_back`
+             of the run is reached
+    probe    back at `start` for two tries, three if the return rises: what would a plain policy have reached by now?
+             Without this, a dial that slows learning would hold by its own low standard
+    again    if what the highest level reached before the probe holds no longer, the task may just have gone on being
+             learned: the level is tried once more, from the probe's learner
+    narrow   the space between the level that holds (whose learner is returned to if it does) and the failure is halved,
+             in logarithms, until they are close
     stay     training goes on at the last level that held
 A task whose return still rises towards the end of the run is judged by too low a standard: give it more steps.
 No torch and no environment here: a try goes in, a decision comes out.
@@ -89,12 +92,11 @@ class Decision(NamedTuple):
     """Training goes on from the last try that held."""
 
 
-Phase = Literal["learn", "climb", "probe", "narrow", "stay"]
+Phase = Literal["learn", "climb", "probe", "again", "narrow", "stay"]
 
-_ROUGHER = 1.15  # times the smoothest that held: a higher dial that is this much rougher does not help
 _CLOSE = 1.4  # levels that lie closer than this factor are alike
 _PATIENCE = 2  # tries
-_LONGEST_PROBE = 4  # tries
+_LONGEST_PROBE = 3  # tries
 
 
 def within(mean_return: float, reference: float, budget: float) -> bool:
@@ -110,71 +112,77 @@ class DialSearch:
         self.dial = config.start
         self.phase: Phase = "learn"
         self.reference = -math.inf
-        self._waited = 0  # tries without a gain (learn, probe), or in a row that did not do
+        self._waited = 0  # tries without a gain (learn), or in a row that did not do
+        self._level_best = -math.inf  # return of the tries since the dial moved
         self._probed = 0  # tries of the probe
         self._held = config.start  # the highest level that held
         self._held_return = -math.inf  # its latest return that did
         self._failed = math.inf  # the lowest that did not
-        self._smoothest = math.inf
 
     def observe(self, found: Try, done: float) -> Decision:
         """Judge a try at the present dial. :param done: share of the run."""
-        gained = found.mean_return > self.reference + 0.5 * self.config.allowed * abs(self.reference)
-        gained = gained or math.isinf(self.reference)
-        self.reference = max(self.reference, found.mean_return)
-        held = within(found.mean_return, self.reference, self.config.allowed)
+        value, before, first = found.mean_return, self.dial, math.isinf(self.reference)
+        gained, gained_here = self._gains(value, self.reference), self._gains(value, self._level_best)
+        self.reference, self._level_best = max(self.reference, value), max(self._level_best, value)
+        held = within(value, self.reference, self.config.allowed)
         go_back = False
         if self.phase == "learn":
-            self._waited = 0 if gained else self._waited + 1
+            self._waited = 0 if gained or first else self._waited + 1
             rested = self._waited >= _PATIENCE and done >= self.config.earliest
             if held and (rested or done >= self.config.latest):
-                self._smoothest, self._held_return, self._waited = found.roughness, found.mean_return, 0
-                self.phase, self.dial = "climb", min(self.dial * self.config.factor, self.config.largest)
+                self._held_return, self.phase = value, "climb"
+                self.dial = min(self.dial * self.config.factor, self.config.largest)
         elif self.phase == "probe":
-            go_back = self._end_probe(found, gained)
-        elif held and found.roughness <= _ROUGHER * self._smoothest:
-            self._held, self._held_return, self._waited = self.dial, found.mean_return, 0
-            self._smoothest = min(self._smoothest, found.roughness)
+            go_back = self._end_probe(value, gained)
+        elif held:
+            self._held, self._held_return, self._waited = self.dial, value, 0
             if self.phase == "climb":
                 self.dial = min(self.dial * self.config.factor, self.config.largest)
                 if self._held >= self.config.largest or done >= self.config.look_back:
                     self._probe()
-            elif self.phase == "narrow":
+            elif self.phase != "stay":
                 self._between()
         else:
-            self._waited += 1
-            if self._waited >= _PATIENCE:
+            self._waited = 0 if gained_here else self._waited + 1
+            too_late = self.phase == "climb" and done >= self.config.look_back
+            if self._waited >= _PATIENCE or too_late:
                 self._waited, go_back = 0, True
+                if self.phase != "stay":
+                    self._failed = self.dial
                 if self.phase == "climb":
-                    self._failed = self.dial
                     self._probe()
-                elif self.phase == "narrow":
-                    self._failed = self.dial
+                elif self.phase != "stay":
                     self._between()
+        if self.dial != before:
+            self._waited, self._level_best = 0, -math.inf
         return Decision(self.dial, held, go_back)
 
-    def _probe(self) -> None:
-        self.phase, self.dial, self._waited, self._probed = "probe", self.config.start, 0, 0
+    def _gains(self, value: float, best: float) -> bool:
+        """Whether a return is a gain worth waiting for; the first is none."""
+        return math.isfinite(best) and value > best + 0.5 * self.config.allowed * abs(best)
 
-    def _end_probe(self, found: Try, gained: bool) -> bool:
+    def _probe(self) -> None:
+        self.phase, self.dial, self._probed = "probe", self.config.start, 0
+
+    def _end_probe(self, value: float, gained: bool) -> bool:
         """Whether the probe has ended and the learner of the level that held is to be returned to."""
         self._probed += 1
         if self._probed < _PATIENCE or (gained and self._probed < _LONGEST_PROBE):
             return False
         holds = within(self._held_return, self.reference, self.config.allowed)
-        if not holds:
-            self._held, self._failed, self._smoothest = self.config.start, self._held, found.roughness
-            self._held_return = found.mean_return
-        self.phase = "narrow"
-        self._between()
-        return holds
+        if holds or self._held == self.config.start:
+            self._between()
+            return holds
+        self.phase, self.dial = "again", self._held
+        self._held, self._held_return = self.config.start, value
+        return False
 
     def _between(self) -> None:
         """Half-way, in logarithms, between the level that held and the one that failed; or stay."""
         if not math.isfinite(self._failed) or self._failed / self._held < _CLOSE:
             self.dial, self.phase = self._held, "stay"
         else:
-            self.dial = math.sqrt(self._held * self._failed)
+            self.dial, self.phase = math.sqrt(self._held * self._failed), "narrow"
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint; infinities as None, which JSON has no number for."""
@@ -186,6 +194,6 @@ class DialSearch:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state()`. :raises KeyError: it does not fit."""
-        infinite = {"reference": -math.inf, "_held_return": -math.inf, "_failed": math.inf, "_smoothest": math.inf}
+        infinite = {"reference": -math.inf, "_held_return": -math.inf, "_failed": math.inf, "_level_best": -math.inf}
         for key in self.state():
             setattr(self, key, infinite[key] if state[key] is None else state[key])
