@@ -144,8 +144,8 @@ class DialSearch:
                 self._between()
         else:
             self._waited = 0 if gained_here else self._waited + 1
-            too_late = self.phase == "climb" and done >= self.config.look_back
-            if self._waited >= _PATIENCE or too_late:
+            too_slow = gained_here and self.phase == "climb" and done >= self.config.look_back
+            if self._waited >= _PATIENCE or too_slow:
                 self._waited, go_back = 0, True
                 if self.phase != "stay":
                     self._failed = self.dial
