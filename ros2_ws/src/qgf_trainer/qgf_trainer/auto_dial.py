@@ -24,7 +24,10 @@ _ALIKE = 1.3
 """Learners are about as smooth as one another within this factor: less is the luck of a try, and return worth more."""
 
 _KEPT = 4
-"""Learners kept beside the one of the best return."""
+"""Learners whose return holds, kept beside the one of the best return."""
+_KEPT_BEYOND = 2
+"""Learners kept that lie within the whole budget only: the best return of many tries is also the luckiest, and further
+starts may tell that they hold."""
 
 
 @dataclasses.dataclass
@@ -97,11 +100,18 @@ class AutoDial:
         return within(candidate.found.mean_return, self.search.reference, self.config.allowed)
 
     def _keep(self, candidate: Candidate) -> None:
-        """Among the kept and this one: the one of the best return, and the smoothest whose return holds."""
+        """Among the kept and this one: the one of the best return, the smoothest whose return holds, and the smoothest
+        of the rest within the budget."""
         known = [*self.candidates, candidate]
         best = max(known, key=lambda c: c.found.mean_return)
-        holding = sorted((c for c in known if self._holds(c) and c is not best), key=lambda c: c.found.roughness)
-        self.candidates = [best, *holding[:_KEPT]]
+        further = sorted((c for c in known if c is not best), key=lambda c: c.found.roughness)
+        holding = [c for c in further if self._holds(c)][:_KEPT]
+        near = [
+            c
+            for c in further
+            if not self._holds(c) and within(c.found.mean_return, self.search.reference, self.config.budget)
+        ]
+        self.candidates = [best, *holding, *near[:_KEPT_BEYOND]]
 
     def _choose(self) -> None:
         """Try the kept learners from further starts; of those whose return holds there too, and that are about as

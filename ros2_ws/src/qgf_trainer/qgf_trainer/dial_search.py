@@ -18,7 +18,7 @@ it still learns; it decides at the end, among the learners whose return holds. P
              learned: the level is tried once more, from the probe's learner
     narrow   the space between the level that holds (whose learner is returned to if it does) and the failure is halved,
              in logarithms, until they are close
-    stay     training goes on at the last level that held
+    stay     training goes on at the last level that held; where it fails after all, at a level a `factor` lower
 A task whose return still rises towards the end of the run is judged by too low a standard: give it more steps.
 No torch and no environment here: a try goes in, a decision comes out.
 """
@@ -146,12 +146,12 @@ class DialSearch:
             self._waited = 0 if gained_here else self._waited + 1
             too_slow = gained_here and self.phase == "climb" and done >= self.config.look_back
             if self._waited >= _PATIENCE or too_slow:
-                self._waited, go_back = 0, True
-                if self.phase != "stay":
-                    self._failed = self.dial
+                self._waited, go_back, self._failed = 0, True, self.dial
                 if self.phase == "climb":
                     self._probe()
-                elif self.phase != "stay":
+                elif self.phase == "stay":
+                    self._held = self.dial = max(self.dial / self.config.factor, self.config.start)
+                else:
                     self._between()
         if self.dial != before:
             self._waited, self._level_best = 0, -math.inf

@@ -86,6 +86,15 @@ def test_of_the_smoothest_that_hold_on_further_starts_the_best_is_chosen(monkeyp
     assert result.agent.stabiliser.smoothness == result.dial.trace[3]["dial"]
 
 
+def test_one_that_holds_on_further_starts_only_is_found_too(monkeypatch):
+    during = [(-90.0, 0.5), (-99.0, 0.1), (-100.0, 0.05), (-98.0, 0.15), (-97.0, 0.2), (-98.0, 0.3), (-98.0, 0.3)]
+    # None but the first holds, by half of the budget, 10 %; -100 lies beyond the whole. The two smoothest of the rest
+    # are checked, and the first one's return was luck.
+    checked = [(-100.0, 0.5), (-101.0, 0.1), (-106.0, 0.15)]
+    _, weights, final = scripted(monkeypatch, during + checked)
+    assert np.array_equal(final, weights[1])
+
+
 def test_it_goes_back_to_the_smoothest_that_holds(monkeypatch):
     during = [(-100.0, 0.5), (-100.0, 0.4), (-101.0, 0.3), (-150.0, 0.2), (-150.0, 0.2), (-100.0, 0.3), (-100.0, 0.3)]
     gone = []

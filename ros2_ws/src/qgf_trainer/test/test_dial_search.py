@@ -130,11 +130,13 @@ def test_a_better_return_raises_the_bar():
     assert not found[0].held and found[1].go_back
 
 
-def test_at_rest_two_bad_tries_bring_it_back_and_the_dial_stays():
+def test_at_rest_two_bad_tries_bring_it_back_a_factor_lower():
     search = climbing()
     judged(search, [(-100.0, 0.4), (-100.0, 0.3), (-100.0, 0.2), (-100.0, 0.1), (-100.0, 0.3), (-100.0, 0.3)])
     assert search.phase == "stay"
-    assert judged(search, [(-150.0, 0.2), (-150.0, 0.2)]) == [Decision(1.6, False, False), Decision(1.6, False, True)]
+    assert judged(search, [(-150.0, 0.2), (-150.0, 0.2)]) == [Decision(1.6, False, False), Decision(0.8, False, True)]
+    assert judged(search, [(-101.0, 0.2)]) == [Decision(0.8, True, False)] and search.phase == "stay"
+    assert [d.dial for d in judged(search, [(-150.0, 0.2)] * 8)][1::2] == [0.4, 0.2, 0.1, 0.1]
 
 
 @pytest.mark.parametrize("slow", [0.03, 0.1])
