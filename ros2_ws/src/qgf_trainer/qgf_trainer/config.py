@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -76,10 +77,10 @@ class TrainConfig:
     """Share of the run from which on the learning rate falls linearly to a tenth; 1: never."""
     reward_scale: float = 1.0
     """What the learner sees is the reward times this; returns are told without it."""
-    normalise_rewards: bool = False
-    """With the field's scale-free form: the learner sees rewards in units of their root mean square over the first
-    steps, without those that are nought, frozen then. All that is learned is then the same whatever the unit of the
-    reward. Leave it off where an arm's reward has a scale already, or where all first rewards are but traces."""
+    reward_rms: float = 0.0
+    """With the field's scale-free form: what the learner sees is scaled to this root mean square, taken over the rewards
+    of the warm-up that are not 0 and frozen then, so that all that is learned is the same whatever unit the reward comes
+    in; 0: rewards as they are, as suits those of the arms' tasks, and one whose first rewards are but traces."""
     normalise_observations: bool = False
     """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled
     already."""
@@ -104,6 +105,8 @@ class TrainConfig:
         for name in ("seed", "warmup_steps", "exploration_noise", "checkpoint_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        if not 0.0 <= self.reward_rms < math.inf:
+            raise ValueError(f"reward_rms {self.reward_rms} must be 0 or positive, and finite")
         if self.reward_scale <= 0:
             raise ValueError(f"reward_scale {self.reward_scale} must be positive")
         for name in ("decay_from", "continue_share"):
@@ -122,7 +125,7 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
 def has_reward_unit(config: TrainConfig) -> bool:
     """Whether the learner sees rewards in a unit of their own. Not with the published form, a plain critic or a rival:
     their weights are relative to the reward as it is."""
-    return config.normalise_rewards and config.field.form == "scale_free" and config.field.smoothness != 0.0
+    return config.reward_rms > 0.0 and config.field.form == "scale_free" and config.field.smoothness != 0.0
 
 
 def has_plain_critic(config: TrainConfig) -> bool:

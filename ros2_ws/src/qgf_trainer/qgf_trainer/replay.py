@@ -102,7 +102,7 @@ class ReplayBuffer:
         """Standard deviation of the stored rewards."""
         return float(self._data.reward[: self.size].std(correction=0))
 
-    def reward_unit(self) -> float:
+    def reward_rms(self) -> float:
         """Root mean square of the stored rewards that are not 0; 1 where there is none. A sparse reward's is what it
         gives when it gives."""
         stored = self._data.reward[: self.size]

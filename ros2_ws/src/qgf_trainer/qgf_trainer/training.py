@@ -189,7 +189,7 @@ def train(
                 if before < config.warmup_steps <= step and config.normalise_observations:
                     agent.set_normaliser(*buffer.observation_statistics())
                 if before < config.warmup_steps <= step and has_reward_unit(config):
-                    agent.set_reward_unit(buffer.reward_unit())
+                    agent.set_reward_unit(buffer.reward_rms() / config.reward_rms)
                 if step >= config.warmup_steps:
                     agent.set_learning_rate(learning_rate_factor(config, step))
                     due = step // config.steps_per_update - before // config.steps_per_update

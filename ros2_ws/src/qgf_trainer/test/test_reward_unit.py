@@ -50,12 +50,12 @@ def weights(agent):
 def test_the_unit_by_hand():
     buffer = ReplayBuffer(8, 1, 1)
     nothing = np.zeros(1, np.float32)
-    assert buffer.reward_unit() == 1.0
+    assert buffer.reward_rms() == 1.0
     buffer.add(nothing, nothing, 0.0, nothing, False)
-    assert buffer.reward_unit() == 1.0, "a reward that has not been given has no unit yet"
+    assert buffer.reward_rms() == 1.0, "a reward that has not been given has no unit yet"
     for reward in (3.0, 0.0, -4.0):
         buffer.add(nothing, nothing, reward, nothing, False)
-    assert buffer.reward_unit() == pytest.approx(12.5**0.5)
+    assert buffer.reward_rms() == pytest.approx(12.5**0.5)
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -82,12 +82,12 @@ def test_a_tuned_temperature_is_left_to_its_tuning():
 def test_a_training_is_the_same_whatever_the_unit(algorithm):
     def final(scale):
         more = ["steps=300", "warmup_steps=100", "batch_size=32", "learner.hidden=[16, 16]", "sac.hidden=[16, 16]"]
-        more += ["normalise_rewards=true", f"reward_scale={scale}", "sac.entropy=auto"]
+        more += ["reward_rms=2.0", f"reward_scale={scale}", "sac.entropy=auto"]
         return train(load_train_config("pendulum", more, algorithm=algorithm)).agent
 
     one, other = final(1.0), final(16.0)
     assert one.updates == 201 and torch.equal(weights(one), weights(other))
-    assert other.reward_unit == 16.0 * one.reward_unit and 3.0 < one.reward_unit < 16.3
+    assert other.reward_unit == 16.0 * one.reward_unit and 1.5 < one.reward_unit < 8.15
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_weights_that_are_relative_to_the_reward_as_it_is_keep_it(more, form):
     overrides = [*more.pop("overrides", []), "steps=300", "warmup_steps=100", "batch_size=32"]
     config = with_form(load_train_config("pendulum", overrides, **more), form)
     config = dataclasses.replace(
-        config, normalise_rewards=True, learner=dataclasses.replace(config.learner, hidden=(16, 16))
+        config, reward_rms=1.0, learner=dataclasses.replace(config.learner, hidden=(16, 16))
     )
     assert train(config).agent.reward_unit == 1.0
 
