@@ -13,7 +13,7 @@ from torch import Tensor
 from qgf_core import smoothness
 from qgf_sim.env import ArmEnv
 from qgf_trainer.agent import Agent
-from qgf_trainer.dial_search import AutoConfig, DialSearch, Try, within
+from qgf_trainer.dial_search import AutoConfig, DialSearch, Try, surely_within, within
 from qgf_trainer.evaluation import Policy, run_any_episode
 from qgf_trainer.gymnasium_task import GymnasiumTask
 
@@ -25,7 +25,7 @@ _ALIKE = 1.3
 
 _KEPT = 4
 """Learners whose return holds, kept beside the one of the best return."""
-_KEPT_BEYOND = 2
+_KEPT_BEYOND = 3
 """Learners kept that lie within the whole budget only: the best return of many tries is also the luckiest, and further
 starts may tell that they hold."""
 
@@ -114,16 +114,16 @@ class AutoDial:
         self.candidates = [best, *holding, *near[:_KEPT_BEYOND]]
 
     def _choose(self) -> None:
-        """Try the kept learners from further starts; of those whose return holds there too, and that are about as
-        smooth as the smoothest of them, go back to the one of the best return."""
+        """Try the kept learners from further starts; of those whose return is surely within the budget there, and that
+        are about as smooth as the smoothest of them, go back to the one of the best return."""
         seed = _FIRST_SEED + self.config.episodes
         tried = []
         for candidate in self.candidates:
             self._return_to(candidate)
             policy = self._agent.deployed().act
             tried.append((candidate, self._try(policy, seed, self.config.verification)))
-        reference = max(found.mean_return for _, found in tried)
-        holding = [pair for pair in tried if within(pair[1].mean_return, reference, self.config.allowed)]
+        reference = max((found for _, found in tried), key=lambda found: found.mean_return)
+        holding = [pair for pair in tried if surely_within(pair[1], reference, self.config.budget)]
         smoothest = min(found.roughness for _, found in holding)
         alike = [pair for pair in holding if pair[1].roughness <= _ALIKE * smoothest]
         chosen, _ = max(alike, key=lambda pair: pair[1].mean_return)
@@ -140,7 +140,8 @@ class AutoDial:
     def _try(self, policy: Policy, first_seed: int, episodes: int) -> Try:
         runs = [run_any_episode(self._env, policy, first_seed + i) for i in range(episodes)]
         rough = [float(np.mean(smoothness.mean_absolute_delta(actions))) for _, actions in runs if len(actions) > 1]
-        return Try(float(np.mean([total for total, _ in runs])), float(np.mean(rough)) if rough else 0.0)
+        returns = tuple(float(total) for total, _ in runs)
+        return Try(float(np.mean(returns)), float(np.mean(rough)) if rough else 0.0, returns)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values for a checkpoint."""
@@ -163,7 +164,9 @@ class AutoDial:
         for index, kept in enumerate(values["kept"]):
             prefix = f"auto.{index}."
             mine = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            self.candidates.append(Candidate(kept["step"], kept["dial"], Try(*kept["found"]), mine, kept["values"]))
+            mean_return, roughness, returns = kept["found"]
+            found = Try(mean_return, roughness, tuple(returns))
+            self.candidates.append(Candidate(kept["step"], kept["dial"], found, mine, kept["values"]))
 
 
 def _copied(agent: Agent) -> tuple[dict[str, Tensor], dict[str, Any]]:

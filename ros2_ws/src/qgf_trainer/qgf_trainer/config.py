@@ -78,9 +78,9 @@ class TrainConfig:
     reward_scale: float = 1.0
     """What the learner sees is the reward times this; returns are told without it."""
     reward_rms: float = 0.0
-    """With the field's scale-free form: what the learner sees is scaled to this root mean square, taken over the rewards
-    of the warm-up that are not 0 and frozen then, so that all that is learned is the same whatever unit the reward comes
-    in; 0: rewards as they are, as suits those of the arms' tasks, and one whose first rewards are but traces."""
+    """With the field's scale-free form: what the learner sees is scaled to this root mean square, taken over the
+    rewards of the warm-up that are not 0 and frozen then, so that all that is learned is the same whatever unit the
+    reward comes in; 0: rewards as they are, as suits the arms' tasks, and one whose first rewards are but traces."""
     normalise_observations: bool = False
     """Normalise by mean and deviation of the first steps, frozen then; the reach task's observation is scaled
     already."""

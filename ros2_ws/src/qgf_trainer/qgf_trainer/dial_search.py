@@ -3,15 +3,16 @@
 not.
 
 Every so often the policy is tried, without noise, from the same few starts. The best mean return of all tries so far is
-the reference R, and a return holds if it is at least R - budget / 2 |R|: the other half is for what a plain policy would
-have gone on to learn, and for starts that were not tried. A level fails by two tries in a row that neither hold nor gain
-on what it reached before. How rough a policy is (mean |delta a|) is no matter here, as any learner grows rougher while
-it still learns; it decides at the end, among the learners whose return holds. Phases:
+the reference R, and a return holds if it is at least R - budget / 2 |R|: the other half is for what a plain policy
+would have gone on to learn, and for starts that were not tried. A level found by that stays while it is within the
+whole budget. A level fails by two tries in a row that neither hold nor gain on what it reached before. How rough a policy is
+(mean |delta a|) is no matter here, as any learner grows rougher while it still learns; it decides at the end, among the
+learners whose return holds. Phases:
     learn    the dial rests at `start`, which is nearly plain, until the return has stopped rising (two tries without a
              gain of a quarter of the budget, after `earliest` of the run: before, it may not have begun to) or `latest`
              of the run is over
-    climb    the dial is multiplied by `factor` while tries hold, until a level fails, or the largest dial or `look_back`
-             of the run is reached
+    climb    the dial is multiplied by `factor` while tries hold, until a level fails, or the largest dial or
+             `look_back` of the run is reached
     probe    back at `start` for two tries, three if the return rises: what would a plain policy have reached by now?
              Without this, a dial that slows learning would hold by its own low standard
     again    if what the highest level reached before the probe holds no longer, the task may just have gone on being
@@ -80,6 +81,8 @@ class Try(NamedTuple):
     mean_return: float
     roughness: float
     """mean |delta a|"""
+    returns: tuple[float, ...] = ()
+    """Of each start; their mean is `mean_return`."""
 
 
 class Decision(NamedTuple):
@@ -104,6 +107,14 @@ def within(mean_return: float, reference: float, budget: float) -> bool:
     return mean_return >= reference - budget * abs(reference)
 
 
+def surely_within(found: Try, reference: Try, budget: float) -> bool:
+    """Whether the loss of return, start by start, is within the budget with a standard error to spare."""
+    lost = [best - mine for best, mine in zip(reference.returns, found.returns, strict=True)]
+    mean = sum(lost) / len(lost)
+    variance = sum((x - mean) ** 2 for x in lost) / max(len(lost) - 1, 1)
+    return mean + math.sqrt(variance / len(lost)) <= budget * abs(reference.mean_return)
+
+
 class DialSearch:
     """The state of the search: plain numbers, so that a checkpoint can hold them."""
 
@@ -124,7 +135,8 @@ class DialSearch:
         value, before, first = found.mean_return, self.dial, math.isinf(self.reference)
         gained, gained_here = self._gains(value, self.reference), self._gains(value, self._level_best)
         self.reference, self._level_best = max(self.reference, value), max(self._level_best, value)
-        held = within(value, self.reference, self.config.allowed)
+        allowed = self.config.budget if self.phase == "stay" else self.config.allowed
+        held = within(value, self.reference, allowed)
         go_back = False
         if self.phase == "learn":
             self._waited = 0 if gained or first else self._waited + 1

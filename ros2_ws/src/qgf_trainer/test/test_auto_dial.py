@@ -66,7 +66,8 @@ def scripted(monkeypatch, tries, *more):
     class Scripted(training.AutoDial):
         def _try(self, policy, first_seed, episodes):
             weights.append(np.concatenate([p.detach().numpy().ravel() for p in self._agent.actor.parameters()]))
-            return Try(*next(left))
+            mean_return, roughness = next(left)
+            return Try(mean_return, roughness, (mean_return,) * 4)
 
     monkeypatch.setattr(training, "AutoDial", Scripted)
     result = train(config(*more))
@@ -88,9 +89,9 @@ def test_of_the_smoothest_that_hold_on_further_starts_the_best_is_chosen(monkeyp
 
 def test_one_that_holds_on_further_starts_only_is_found_too(monkeypatch):
     during = [(-90.0, 0.5), (-99.0, 0.1), (-100.0, 0.05), (-98.0, 0.15), (-97.0, 0.2), (-98.0, 0.3), (-98.0, 0.3)]
-    # None but the first holds, by half of the budget, 10 %; -100 lies beyond the whole. The two smoothest of the rest
+    # None but the first holds, by half of the budget, 10 %; -100 lies beyond the whole. The three smoothest of the rest
     # are checked, and the first one's return was luck.
-    checked = [(-100.0, 0.5), (-101.0, 0.1), (-106.0, 0.15)]
+    checked = [(-100.0, 0.5), (-101.0, 0.1), (-106.0, 0.15), (-100.0, 0.2)]
     _, weights, final = scripted(monkeypatch, during + checked)
     assert np.array_equal(final, weights[1])
 
@@ -103,7 +104,7 @@ def test_it_goes_back_to_the_smoothest_that_holds(monkeypatch):
     )
     result, _, _ = scripted(monkeypatch, during + [(-100.0, 0.3)] * 5)
     assert [row["went_back"] for row in result.dial.trace] == [False] * 4 + [True, False, True]
-    assert gone[0] == Try(-101.0, 0.3)  # and again when the probe found nothing better
+    assert gone[0] == Try(-101.0, 0.3, (-101.0,) * 4)  # and again when the probe found nothing better
     dials = [row["dial"] for row in result.dial.trace]
     assert dials[3] == dials[4] == pytest.approx(0.625) and dials[5] == dials[6] == 0.1
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from qgf_trainer.dial_search import AutoConfig, Decision, DialSearch, Try, within
+from qgf_trainer.dial_search import AutoConfig, Decision, DialSearch, Try, surely_within, within
 
 # Half of the budget, 5 %, is what a try may fall short by.
 CONFIG = AutoConfig(budget=0.1, start=0.1, factor=2.0, largest=1.6, earliest=0.1, latest=0.5, look_back=0.9)
@@ -27,6 +27,16 @@ def climbing():
 def test_the_budget_is_a_share_of_the_references_size():
     assert within(-105.0, -100.0, 0.05) and not within(-105.1, -100.0, 0.05)
     assert within(95.0, 100.0, 0.05) and not within(94.9, 100.0, 0.05)
+
+
+def test_a_loss_is_judged_start_by_start_with_its_error_by_hand():
+    reference = Try(-100.0, 0.5, (-40.0, -160.0))
+    assert surely_within(Try(-105.0, 0.1, (-45.0, -165.0)), reference, 0.05), "the same everywhere: no error"
+    assert not surely_within(Try(-105.1, 0.1, (-45.1, -165.1)), reference, 0.05)
+    # Losses of 0 and 6: 3 on the mean, with a deviation of sqrt(18) and an error of 3.
+    assert surely_within(Try(-103.0, 0.1, (-40.0, -166.0)), reference, 0.06)
+    assert not surely_within(Try(-103.0, 0.1, (-40.0, -166.0)), reference, 0.0599)
+    assert surely_within(reference, reference, 1e-9)
 
 
 def test_the_dial_rests_while_the_return_rises():
@@ -136,6 +146,8 @@ def test_at_rest_two_bad_tries_bring_it_back_a_factor_lower():
     assert search.phase == "stay"
     assert judged(search, [(-150.0, 0.2), (-150.0, 0.2)]) == [Decision(1.6, False, False), Decision(0.8, False, True)]
     assert judged(search, [(-101.0, 0.2)]) == [Decision(0.8, True, False)] and search.phase == "stay"
+    # At rest the whole budget, 10 %, may be used.
+    assert all(d.held for d in judged(search, [(-109.0, 0.2)] * 3))
     assert [d.dial for d in judged(search, [(-150.0, 0.2)] * 8)][1::2] == [0.4, 0.2, 0.1, 0.1]
 
 
