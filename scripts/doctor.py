@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gzip
 import importlib
 import os
 import platform
@@ -316,6 +317,42 @@ def check_realtime() -> Iterator[Finding]:
     yield sleeping_lateness()
 
 
+def check_kernel() -> Iterator[Finding]:
+    cmdline, config = Path("/proc/cmdline"), Path(f"/boot/config-{platform.release()}")
+    settings = config.read_text() if os.access(config, os.R_OK) else ""
+    if not settings and Path("/proc/config.gz").is_file():
+        settings = gzip.decompress(Path("/proc/config.gz").read_bytes()).decode()
+    yield preemption(platform.version(), cmdline.read_text() if cmdline.is_file() else "", settings)
+
+
+def preemption(version: str, cmdline: str, config: str) -> Finding:
+    """Whether a thread of the kernel lets the loop's thread run at once.
+
+    :param version: `uname -v`. :param cmdline: what the kernel was booted with. :param config: what it was built with,
+        empty where that is not to be had.
+    """
+    if "PREEMPT_RT" in version:
+        return Finding("ok", "preemption", "PREEMPT_RT")
+    models = ("none", "voluntary", "lazy", "full")
+    chosen = [word.partition("=")[2] for word in cmdline.split() if word.startswith("preempt=")]
+    built = [model for model in models[:3] if f"\nCONFIG_PREEMPT_{model.upper()}=y" in f"\n{config}"]
+    if "\nCONFIG_PREEMPT=y" in f"\n{config}":
+        built = ["full"]
+    dynamic = "PREEMPT_DYNAMIC" in version
+    if dynamic and chosen:
+        model = chosen[-1]
+    elif built:
+        model = built[0]
+    else:
+        model = "full" if "PREEMPT" in version and not dynamic else ""
+    if model in ("full", "lazy"):
+        return Finding("ok", "preemption", model)
+    remedy = "boot with preempt=full, or a kernel with PREEMPT_RT"
+    if not model:
+        return Finding("ok", "preemption", "the kernel does not tell; if the loop is late by milliseconds, " + remedy)
+    return Finding("warn", "preemption", f"{model}: the kernel's own threads may hold up the loop for milliseconds", remedy)
+
+
 def sleeping_lateness(period: float = 0.002, cycles: int = 250) -> Finding:
     """Wakes at absolute deadlines ``period`` [s] apart and reports how late it was."""
     late = []
@@ -343,6 +380,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_clock,
     check_disk,
     check_shared_memory,
+    check_kernel,
     check_realtime,
 )
 

@@ -32,6 +32,23 @@ def test_other_nodes_in_the_domain(others, commands, level, words):
     assert all(word in str(finding) for word in words), str(finding)
 
 
+@pytest.mark.parametrize(("version", "cmdline", "config", "level", "word"), [
+    ("#1 SMP PREEMPT_RT Debian 6.1", "quiet", "CONFIG_PREEMPT_RT=y", "ok", "PREEMPT_RT"),
+    ("#1 SMP PREEMPT_DYNAMIC", "quiet", "CONFIG_PREEMPT_BUILD=y\nCONFIG_PREEMPT_NONE=y\n# CONFIG_PREEMPT is not set",
+     "warn", "none: the kernel's own threads"),
+    ("#1 SMP PREEMPT_DYNAMIC", "quiet preempt=full", "CONFIG_PREEMPT_NONE=y", "ok", "full"),
+    ("#1 SMP PREEMPT_DYNAMIC", "preempt=voluntary", "CONFIG_PREEMPT=y", "warn", "preempt=full"),
+    ("#1 SMP PREEMPT_DYNAMIC", "", "CONFIG_PREEMPT=y", "ok", "full"),
+    ("#1 SMP PREEMPT_DYNAMIC", "", "CONFIG_PREEMPT_LAZY=y", "ok", "lazy"),
+    ("#1 SMP PREEMPT_DYNAMIC", "", "", "ok", "does not tell"),
+    ("#1 SMP", "preempt=full", "CONFIG_PREEMPT_VOLUNTARY=y", "warn", "voluntary"),
+    ("#1 SMP PREEMPT", "", "", "ok", "full"),
+])
+def test_a_kernel_that_keeps_the_loop_waiting(version, cmdline, config, level, word):
+    finding = doctor.preemption(version, cmdline, config)
+    assert finding.level == level and word in str(finding), str(finding)
+
+
 @pytest.mark.ros
 def test_two_who_command_one_arm_are_found_in_the_graph():
     import rclpy

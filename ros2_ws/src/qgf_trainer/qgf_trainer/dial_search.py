@@ -5,9 +5,9 @@ not.
 Every so often the policy is tried, without noise, from the same few starts. The best mean return of all tries so far is
 the reference R, and a return holds if it is at least R - budget / 2 |R|: the other half is for what a plain policy
 would have gone on to learn, and for starts that were not tried. A level found by that stays while it is within the
-whole budget. A level fails by two tries in a row that neither hold nor gain on what it reached before. How rough a policy is
-(mean |delta a|) is no matter here, as any learner grows rougher while it still learns; it decides at the end, among the
-learners whose return holds. Phases:
+whole budget. A level fails by two tries in a row that neither hold nor gain on what it reached before. How rough a
+policy is (mean |delta a|) is no matter here, as any learner grows rougher while it still learns; it decides at the end,
+among the learners whose return holds. Phases:
     learn    the dial rests at `start`, which is nearly plain, until the return has stopped rising (two tries without a
              gain of a quarter of the budget, after `earliest` of the run: before, it may not have begun to) or `latest`
              of the run is over
