@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well the control loop keeps time, beside rclpy's own timer doing the same work.
 
-    ./qgf bench loop [--rates 250,500,1000] [--seconds 30] [--runs 3] [--json]
+    ./qgf bench loop [--rates 250,500,1000] [--seconds 30] [--runs 3] [--cpu N] [--json]
 
 Joint states of 7 joints come at the same rate from another process; the policy is a 256 x 256 network in a bundle, run
 by the policy node itself with all that it does beside: limiter, ~/command, ~/status, /diagnostics, watching. A cycle's
@@ -143,9 +143,10 @@ class RunningNode:
     """The policy node, autostarted on a fresh bundle, spun by whoever calls `spin`.
 
     :param port: stands in for the node's RosPort, so that it can be watched.
+    :param cpu: processor that the loop's thread is kept on; -1 means any.
     """
 
-    def __init__(self, rate: float, fifo: bool, folder: Path, port) -> None:
+    def __init__(self, rate: float, fifo: bool, folder: Path, port, cpu: int = -1) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
@@ -156,7 +157,7 @@ class RunningNode:
         session.RosPort = port
         make_bundle(rate, folder)
         values: dict[str, object] = {"bundle": folder / "bundle.pt", "autostart": "true"} | SETTINGS
-        values["allow_controller_without_timeout"] = "true"
+        values |= {"allow_controller_without_timeout": "true", "cpu": cpu}
         if fifo:
             values |= {"realtime_priority": 50, "lock_memory": "true"}
         arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
@@ -175,7 +176,7 @@ class RunningNode:
             self._executor.spin_once(timeout_sec=0.5)
 
 
-def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str, float] | None:
+def own_loop(rate: float, seconds: float, fifo: bool, folder: Path, cpu: int) -> dict[str, float] | None:
     """The policy node itself; None where real-time rights were asked for and not given."""
     from qgf_policy.ros_port import RosPort
 
@@ -191,10 +192,10 @@ def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str,
             stamps.out.append(time.monotonic_ns())
             stamps.taken.append(self.began)
 
-    running = RunningNode(rate, fifo, folder, StampedPort)
+    running = RunningNode(rate, fifo, folder, StampedPort, cpu)
     for note in running.node.notes:
         print(note, file=sys.stderr)
-    if any(note.startswith(("realtime_priority", "lock_memory")) for note in running.node.notes):
+    if any(note.startswith(("realtime_priority", "lock_memory", "cpu")) for note in running.node.notes):
         return None
     first, began = len(stamps.out), time.process_time()
     running.spin(seconds + SETTLE)
@@ -204,7 +205,7 @@ def own_loop(rate: float, seconds: float, fifo: bool, folder: Path) -> dict[str,
     return stamps.figures(round(1e9 / rate), cpu) | {"held": float(counters.faults_stale_state)}
 
 
-def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
+def create_timer(rate: float, seconds: float, folder: Path, cpu: int) -> dict[str, float]:
     """The same runner in a timer of rclpy."""
     import rclpy
     import torch
@@ -255,6 +256,7 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
     end = time.monotonic() + 30.0
     while not active.is_set() and time.monotonic() < end:
         rclpy.spin_once(node, timeout_sec=0.1)
+    keep_on(cpu)
     began = time.process_time()
     end = time.monotonic() + seconds + SETTLE
     while time.monotonic() < end:
@@ -262,7 +264,13 @@ def create_timer(rate: float, seconds: float, folder: Path) -> dict[str, float]:
     return stamps.figures(runner.command_period, time.process_time() - began)
 
 
-def bare(rate: float, seconds: float) -> dict[str, float]:
+def keep_on(cpu: int) -> None:
+    """Keep this thread on a processor; -1 means any."""
+    if cpu >= 0:
+        os.sched_setaffinity(0, {cpu})
+
+
+def bare(rate: float, seconds: float, cpu: int) -> dict[str, float]:
     """The loop's deadlines, without anything to do at them."""
     import gc
 
@@ -272,6 +280,7 @@ def bare(rate: float, seconds: float) -> dict[str, float]:
 
     for note in ask(RealtimeSettings(priority=50, lock_memory=True), threading.get_native_id()):
         print(note, file=sys.stderr)
+    keep_on(cpu)
     gc.disable()
     stamps, pacer = Stamps(), Pacer(SteadyClock(), round(1e9 / rate))
     began, end = time.process_time(), time.monotonic() + seconds + SETTLE
@@ -283,15 +292,15 @@ def bare(rate: float, seconds: float) -> dict[str, float]:
     return stamps.figures(round(1e9 / rate), time.process_time() - began)
 
 
-def cell(name: str, rate: float, seconds: float) -> None:
+def cell(name: str, rate: float, seconds: float, cpu: int) -> None:
     """Measure one cell and print it as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         if name == "create_timer":
-            figures: dict[str, float] | None = create_timer(rate, seconds, Path(folder))
+            figures: dict[str, float] | None = create_timer(rate, seconds, Path(folder), cpu)
         elif name == "bare":
-            figures = bare(rate, seconds)
+            figures = bare(rate, seconds, cpu)
         else:
-            figures = own_loop(rate, seconds, name == "fifo", Path(folder))
+            figures = own_loop(rate, seconds, name == "fifo", Path(folder), cpu)
     print(json.dumps(figures), flush=True)
     os._exit(0)
 
@@ -299,12 +308,12 @@ def cell(name: str, rate: float, seconds: float) -> None:
 # ------------------------------------------------------------------------------------------------- in the parent
 
 
-def measure(name: str, rate: float, seconds: float) -> dict[str, float] | None:
+def measure(name: str, rate: float, seconds: float, cpu: int) -> dict[str, float] | None:
     """One run of one cell, with its driver beside it."""
     base = [sys.executable, str(Path(__file__).resolve())]
     driver = subprocess.Popen([*base, "--publisher", str(rate)])
     try:
-        command = [*base, "--cell", name, "--rates", str(rate), "--seconds", str(seconds)]
+        command = [*base, "--cell", name, "--rates", str(rate), "--seconds", str(seconds), "--cpu", str(cpu)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds + 120)
     finally:
         driver.kill()
@@ -323,6 +332,8 @@ def main() -> int:
     parser.add_argument("--rates", default="250,500,1000", help="[Hz], comma-separated (default: 250,500,1000)")
     parser.add_argument("--seconds", type=float, default=30.0, help="a run's length (default: 30)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each cell; medians are printed (default: 3)")
+    told = "keep the measured loop on this processor, such as one that the kernel's own threads were moved from"
+    parser.add_argument("--cpu", type=int, default=-1, help=f"{told} (default: -1, any)")
     parser.add_argument("--json", action="store_true", help="print one flat JSON object")
     parser.add_argument("--cell", choices=CELLS, help=argparse.SUPPRESS)
     parser.add_argument("--publisher", type=float, help=argparse.SUPPRESS)
@@ -335,15 +346,17 @@ def main() -> int:
         parser.error(f"--rates {options.rates}: give numbers, comma-separated")
     if options.seconds <= 0 or options.runs < 1 or min(rates) < 1:
         parser.error("--seconds, --runs and --rates must be positive")
+    if options.cpu >= 0 and options.cpu not in os.sched_getaffinity(0):
+        parser.error(f"--cpu {options.cpu}: this process may use {sorted(os.sched_getaffinity(0))}")
     if options.cell:
-        cell(options.cell, rates[0], options.seconds)
+        cell(options.cell, rates[0], options.seconds, options.cpu)
     flat: dict[str, float] = {}
     for rate in rates:
         runs: dict[str, list[dict[str, float]]] = {}
         for number in range(options.runs):  # in turn, so that a drift of the machine meets all alike
             for name in CELLS:
                 print(f"{name} at {rate:g} Hz, run {number + 1} of {options.runs}", file=sys.stderr)
-                figures = measure(name, rate, options.seconds)
+                figures = measure(name, rate, options.seconds, options.cpu)
                 if figures is not None:
                     runs.setdefault(name, []).append(figures)
         for name, found in runs.items():

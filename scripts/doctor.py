@@ -349,8 +349,8 @@ def preemption(version: str, cmdline: str, config: str) -> Finding:
         return Finding("ok", "preemption", model)
     remedy = "boot with preempt=full, or a kernel with PREEMPT_RT"
     if not model:
-        return Finding("ok", "preemption", "the kernel does not tell; if the loop is late by milliseconds, " + remedy)
-    return Finding("warn", "preemption", f"{model}: the kernel's own threads may hold up the loop for milliseconds", remedy)
+        return Finding("ok", "preemption", "the kernel does not tell; if the loop is late by ms, " + remedy)
+    return Finding("warn", "preemption", f"{model}: the kernel's own threads may keep the loop waiting for ms", remedy)
 
 
 def sleeping_lateness(period: float = 0.002, cycles: int = 250) -> Finding:
