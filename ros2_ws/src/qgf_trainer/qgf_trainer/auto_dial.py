@@ -13,7 +13,7 @@ from torch import Tensor
 from qgf_core import smoothness
 from qgf_sim.env import ArmEnv
 from qgf_trainer.agent import Agent
-from qgf_trainer.dial_search import AutoConfig, DialSearch, Try, surely_within, within
+from qgf_trainer.dial_search import AutoConfig, DialSearch, Try, loss, within
 from qgf_trainer.evaluation import Policy, run_any_episode
 from qgf_trainer.gymnasium_task import GymnasiumTask
 
@@ -25,6 +25,11 @@ _ALIKE = 1.3
 
 _KEPT = 4
 """Learners whose return holds, kept beside the one of the best return."""
+_ROUNDS = 4
+"""Of the check at the end, at most: few starts tell little where some of them cost many times the others."""
+_SURE = 0.2
+"""Of the budget: an error of the loss that is small enough to decide by."""
+
 _KEPT_BEYOND = 3
 """Learners kept that lie within the whole budget only: the best return of many tries is also the luckiest, and further
 starts may tell that they hold."""
@@ -114,22 +119,43 @@ class AutoDial:
         self.candidates = [best, *holding, *near[:_KEPT_BEYOND]]
 
     def _choose(self) -> None:
-        """Try the kept learners from further starts; of those whose return is surely within the budget there, and that
-        are about as smooth as the smoothest of them, go back to the one of the best return."""
-        seed = _FIRST_SEED + self.config.episodes
-        tried = []
-        for candidate in self.candidates:
-            self._return_to(candidate)
-            policy = self._agent.deployed().act
-            tried.append((candidate, self._try(policy, seed, self.config.verification)))
-        reference = max((found for _, found in tried), key=lambda found: found.mean_return)
-        holding = [pair for pair in tried if surely_within(pair[1], reference, self.config.budget)]
-        smoothest = min(found.roughness for _, found in holding)
-        alike = [pair for pair in holding if pair[1].roughness <= _ALIKE * smoothest]
+        """Try the kept learners from further starts; of those whose loss of return, with its error, is within the
+        budget there, and that are about as smooth as the smoothest of them, go back to the one of the best return."""
+        tried: list[tuple[Candidate, Try]] = [(candidate, Try(0.0, 0.0)) for candidate in self.candidates]
+        for number in range(_ROUNDS):
+            seed = _FIRST_SEED + self.config.episodes + number * self.config.verification
+            tried = [(candidate, self._tried_again(candidate, found, seed)) for candidate, found in tried]
+            reference = max((found for _, found in tried), key=lambda found: found.mean_return)
+            losses = [loss(found, reference) for _, found in tried]
+            # The clearly worse are not tried again; the reference, which loses nothing, is always left.
+            left = [mean - 2.0 * error <= self.config.budget for mean, error in losses]
+            tried = [pair for pair, stays in zip(tried, left, strict=True) if stays]
+            losses = [pair for pair, stays in zip(losses, left, strict=True) if stays]
+            if max(error for _, error in losses) <= _SURE * self.config.budget:
+                break
+        within_budget = [
+            pair
+            for pair, (mean, error) in zip(tried, losses, strict=True)
+            if mean + error <= self.config.budget
+        ]
+        smoothest = min(found.roughness for _, found in within_budget)
+        alike = [pair for pair in within_budget if pair[1].roughness <= _ALIKE * smoothest]
         chosen, _ = max(alike, key=lambda pair: pair[1].mean_return)
         self._return_to(chosen)
         self._agent.stabiliser.smoothness = chosen.dial
         self.chosen = {"smoothness_dial": chosen.dial, "smoothness_step": float(chosen.step)}
+
+    def _tried_again(self, candidate: Candidate, before: Try, first_seed: int) -> Try:
+        """`before` and as many starts again, in one."""
+        self._return_to(candidate)
+        found = self._try(self._agent.deployed().act, first_seed, self.config.verification)
+        returns = before.returns + found.returns
+        share = len(before.returns) / len(returns)
+        return Try(
+            share * before.mean_return + (1.0 - share) * found.mean_return,
+            share * before.roughness + (1.0 - share) * found.roughness,
+            returns,
+        )
 
     def _return_to(self, candidate: Candidate) -> None:
         """The learner as it was, but for the generators and the count of updates, which go on."""

@@ -54,7 +54,8 @@ class AutoConfig:
     episodes: int = 16
     """Episodes of a try, from the same starts each time; other starts than those of training and evaluation."""
     verification: int = 60
-    """Episodes from further starts, at the end, on which the choice among the best tries is checked."""
+    """Episodes from further starts, at the end, on which the choice among the best tries is checked; again as many, up
+    to four times, while the error of what they tell exceeds a fifth of the budget."""
 
     def __post_init__(self) -> None:
         if not (0.0 < self.budget < 1.0 and 0.0 <= self.earliest <= self.latest <= self.look_back < 1.0):
@@ -107,12 +108,16 @@ def within(mean_return: float, reference: float, budget: float) -> bool:
     return mean_return >= reference - budget * abs(reference)
 
 
-def surely_within(found: Try, reference: Try, budget: float) -> bool:
-    """Whether the loss of return, start by start, is within the budget with a standard error to spare."""
+def loss(found: Try, reference: Try) -> tuple[float, float]:
+    """Return lost to a reference start by start, and the standard error of it, as shares of the reference's size.
+
+    :raises ValueError: they have not as many starts.
+    """
     lost = [best - mine for best, mine in zip(reference.returns, found.returns, strict=True)]
     mean = sum(lost) / len(lost)
     variance = sum((x - mean) ** 2 for x in lost) / max(len(lost) - 1, 1)
-    return mean + math.sqrt(variance / len(lost)) <= budget * abs(reference.mean_return)
+    size = max(abs(reference.mean_return), 1e-9)
+    return mean / size, math.sqrt(variance / len(lost)) / size
 
 
 class DialSearch:

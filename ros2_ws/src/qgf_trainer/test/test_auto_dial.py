@@ -96,6 +96,37 @@ def test_one_that_holds_on_further_starts_only_is_found_too(monkeypatch):
     assert np.array_equal(final, weights[1])
 
 
+@pytest.mark.parametrize("budget, rounds, is_smoothest", [(0.5, 1, True), (0.05, 4, False)])
+def test_where_few_starts_tell_little_more_are_tried(monkeypatch, budget, rounds, is_smoothest):
+    """The smoothest learner fails from one start in fifty: twenty starts do not show it, eighty do."""
+    seeds, steps = set(), []
+
+    class Scripted(training.AutoDial):
+        def _return_to(self, candidate):
+            self.now = candidate
+
+        def _try(self, policy, first_seed, episodes):
+            if first_seed == 1_000_000_000:
+                return Try(-100.0, 0.5**len(self.trace), (-100.0,) * episodes)
+            seeds.add(first_seed)
+            smoothest = min(self.candidates, key=lambda c: c.found.roughness)
+            steps.append(smoothest.step)
+            starts = range(first_seed, first_seed + episodes)
+            fails = [self.now is smoothest and i % 50 == 30 for i in starts]
+            returns = tuple(
+                -300.0 if fail else -100.0 + 2 * (i % 11 - 5) for i, fail in zip(starts, fails, strict=True)
+            )
+            if self.now is not smoothest:
+                returns = (-100.0,) * episodes
+            return Try(float(np.mean(returns)), self.now.found.roughness, returns)
+
+    monkeypatch.setattr(training, "AutoDial", Scripted)
+    more = ["auto.episodes=5", "auto.verification=20", "auto.earliest=0.9", "auto.latest=0.9", "auto.look_back=0.9"]
+    result = train(config(*more, f"auto.budget={budget}"))
+    assert len(seeds) == rounds
+    assert (result.dial.chosen["smoothness_step"] == steps[-1]) == is_smoothest
+
+
 def test_it_goes_back_to_the_smoothest_that_holds(monkeypatch):
     during = [(-100.0, 0.5), (-100.0, 0.4), (-101.0, 0.3), (-150.0, 0.2), (-150.0, 0.2), (-100.0, 0.3), (-100.0, 0.3)]
     gone = []

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from qgf_trainer.dial_search import AutoConfig, Decision, DialSearch, Try, surely_within, within
+from qgf_trainer.dial_search import AutoConfig, Decision, DialSearch, Try, loss, within
 
 # Half of the budget, 5 %, is what a try may fall short by.
 CONFIG = AutoConfig(budget=0.1, start=0.1, factor=2.0, largest=1.6, earliest=0.1, latest=0.5, look_back=0.9)
@@ -31,12 +31,12 @@ def test_the_budget_is_a_share_of_the_references_size():
 
 def test_a_loss_is_judged_start_by_start_with_its_error_by_hand():
     reference = Try(-100.0, 0.5, (-40.0, -160.0))
-    assert surely_within(Try(-105.0, 0.1, (-45.0, -165.0)), reference, 0.05), "the same everywhere: no error"
-    assert not surely_within(Try(-105.1, 0.1, (-45.1, -165.1)), reference, 0.05)
+    assert loss(Try(-105.0, 0.1, (-45.0, -165.0)), reference) == pytest.approx((0.05, 0.0)), "the same everywhere"
     # Losses of 0 and 6: 3 on the mean, with a deviation of sqrt(18) and an error of 3.
-    assert surely_within(Try(-103.0, 0.1, (-40.0, -166.0)), reference, 0.06)
-    assert not surely_within(Try(-103.0, 0.1, (-40.0, -166.0)), reference, 0.0599)
-    assert surely_within(reference, reference, 1e-9)
+    assert loss(Try(-103.0, 0.1, (-40.0, -166.0)), reference) == pytest.approx((0.03, 0.03))
+    assert loss(reference, reference) == (0.0, 0.0)
+    with pytest.raises(ValueError):
+        loss(Try(-40.0, 0.1, (-40.0,)), reference)
 
 
 def test_the_dial_rests_while_the_return_rises():
