@@ -35,7 +35,7 @@ _KEPT_BEYOND = 3
 starts may tell that they hold."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)  # each is itself alone
 class Candidate:
     """A learner that was tried."""
 
@@ -105,18 +105,22 @@ class AutoDial:
         return within(candidate.found.mean_return, self.search.reference, self.config.allowed)
 
     def _keep(self, candidate: Candidate) -> None:
-        """Among the kept and this one: the one of the best return, the smoothest whose return holds, and the smoothest
-        of the rest within the budget."""
+        """Among the kept and this one: the one of the best return, the latest that is nearly plain, the smoothest whose
+        return holds, and the smoothest of the rest within the budget."""
         known = [*self.candidates, candidate]
         best = max(known, key=lambda c: c.found.mean_return)
-        further = sorted((c for c in known if c is not best), key=lambda c: c.found.roughness)
+        # The few starts of a try may not tell what plain does better; those of the check at the end will.
+        known.sort(key=lambda c: c.step)
+        plain = [c for c in known if c.dial == self.config.start and c is not best][-1:]
+        others = (c for c in known if c is not best and c not in plain)
+        further = sorted(others, key=lambda c: c.found.roughness)
         holding = [c for c in further if self._holds(c)][:_KEPT]
         near = [
             c
             for c in further
             if not self._holds(c) and within(c.found.mean_return, self.search.reference, self.config.budget)
         ]
-        self.candidates = [best, *holding, *near[:_KEPT_BEYOND]]
+        self.candidates = [best, *plain, *holding, *near[:_KEPT_BEYOND]]
 
     def _choose(self) -> None:
         """Try the kept learners from further starts; of those whose loss of return, with its error, is within the

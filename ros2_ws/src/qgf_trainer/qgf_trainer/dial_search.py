@@ -17,8 +17,9 @@ among the learners whose return holds. Phases:
              Without this, a dial that slows learning would hold by its own low standard
     again    if what the highest level reached before the probe holds no longer, the task may just have gone on being
              learned: the level is tried once more, from the probe's learner
-    narrow   the space between the level that holds (whose learner is returned to if it does) and the failure is halved,
-             in logarithms, until they are close
+    narrow   where none has failed, as the climb ran out of time, the dial goes on rising; then the space between the
+             level that holds (whose learner is returned to if it does) and the failure is halved, in logarithms, until
+             they are close
     stay     training goes on at the last level that held; where it fails after all, at a level a `factor` lower
 A task whose return still rises towards the end of the run is judged by too low a standard: give it more steps.
 No torch and no environment here: a try goes in, a decision comes out.
@@ -101,6 +102,7 @@ Phase = Literal["learn", "climb", "probe", "again", "narrow", "stay"]
 _CLOSE = 1.4  # levels that lie closer than this factor are alike
 _PATIENCE = 2  # tries
 _LONGEST_PROBE = 3  # tries
+_NO_HIGHER = 0.85  # of the run, from which on no level is tried that is higher than all that held
 
 
 def within(mean_return: float, reference: float, budget: float) -> bool:
@@ -150,7 +152,7 @@ class DialSearch:
                 self._held_return, self.phase = value, "climb"
                 self.dial = min(self.dial * self.config.factor, self.config.largest)
         elif self.phase == "probe":
-            go_back = self._end_probe(value, gained)
+            go_back = self._end_probe(value, gained, done)
         elif held:
             self._held, self._held_return, self._waited = self.dial, value, 0
             if self.phase == "climb":
@@ -158,7 +160,7 @@ class DialSearch:
                 if self._held >= self.config.largest or done >= self.config.look_back:
                     self._probe()
             elif self.phase != "stay":
-                self._between()
+                self._between(done)
         else:
             self._waited = 0 if gained_here else self._waited + 1
             too_slow = gained_here and self.phase == "climb" and done >= self.config.look_back
@@ -169,7 +171,7 @@ class DialSearch:
                 elif self.phase == "stay":
                     self._held = self.dial = max(self.dial / self.config.factor, self.config.start)
                 else:
-                    self._between()
+                    self._between(done)
         if self.dial != before:
             self._waited, self._level_best = 0, -math.inf
         return Decision(self.dial, held, go_back)
@@ -181,22 +183,26 @@ class DialSearch:
     def _probe(self) -> None:
         self.phase, self.dial, self._probed = "probe", self.config.start, 0
 
-    def _end_probe(self, value: float, gained: bool) -> bool:
+    def _end_probe(self, value: float, gained: bool, done: float) -> bool:
         """Whether the probe has ended and the learner of the level that held is to be returned to."""
         self._probed += 1
         if self._probed < _PATIENCE or (gained and self._probed < _LONGEST_PROBE):
             return False
         holds = within(self._held_return, self.reference, self.config.allowed)
         if holds or self._held == self.config.start:
-            self._between()
+            self._between(done)
             return holds
         self.phase, self.dial = "again", self._held
         self._held, self._held_return = self.config.start, value
         return False
 
-    def _between(self) -> None:
-        """Half-way, in logarithms, between the level that held and the one that failed; or stay."""
-        if not math.isfinite(self._failed) or self._failed / self._held < _CLOSE:
+    def _between(self, done: float) -> None:
+        """Half-way, in logarithms, between the level that held and the one that failed; a factor higher where none has
+        failed and there is time; or stay."""
+        unexplored = math.isinf(self._failed) and self._held < self.config.largest and done < _NO_HIGHER
+        if unexplored:
+            self.dial, self.phase = min(self._held * self.config.factor, self.config.largest), "narrow"
+        elif math.isinf(self._failed) or self._failed / self._held < _CLOSE:
             self.dial, self.phase = self._held, "stay"
         else:
             self.dial, self.phase = math.sqrt(self._held * self._failed), "narrow"
