@@ -78,8 +78,8 @@ def scripted(monkeypatch, tries, *more):
 
 def test_of_the_smoothest_that_hold_on_further_starts_the_best_is_chosen(monkeypatch):
     during = [(-100.0, 0.5), (-100.0, 0.4), (-101.0, 0.3), (-102.0, 0.2), (-130.0, 0.1), (-103.0, 0.15), (-103.0, 0.19)]
-    # In the order kept: the best return, the latest that is nearly plain, then by smoothness; the smoothest does not hold
-    # on the further starts. 0.19 and 0.2 are alike, 0.3 is not.
+    # In the order kept: the best return, the latest that is nearly plain, then by smoothness; the smoothest does not
+    # hold on the further starts. 0.19 and 0.2 are alike, 0.3 is not.
     checked = [(-100.0, 0.5), (-120.0, 0.15), (-103.0, 0.19), (-101.0, 0.2), (-100.0, 0.3), (-100.0, 0.4)]
     result, weights, final = scripted(monkeypatch, during + checked)
     assert np.array_equal(final, weights[3]) and not np.array_equal(final, weights[6])

@@ -101,6 +101,19 @@ def test_a_task_that_is_still_being_learned_is_not_taken_for_a_low_standard():
     assert search.phase == "stay"
 
 
+def test_a_climb_that_ran_out_of_time_goes_on_after_the_probe_while_there_is_some():
+    def looked_back(done):
+        search = climbing()
+        search.observe(Try(-101.0, 0.4), 0.91)  # 0.2 holds, the look back is over
+        judged(search, [(-100.0, 0.5)] * 2, done=done)
+        return search
+
+    assert (looked_back(0.84).phase, looked_back(0.84).dial) == ("narrow", 0.4)
+    assert (looked_back(0.86).phase, looked_back(0.86).dial) == ("stay", 0.2)
+    search = looked_back(0.5)
+    assert [d.dial for d in judged(search, [(-101.0, 0.3)] * 3, done=0.5)] == [0.8, 1.6, 1.6] and search.phase == "stay"
+
+
 def test_a_level_that_gains_is_waited_for_but_not_beyond_the_look_back():
     search = climbing()
     found = judged(search, [(-50.0, 0.5), (-90.0, 0.4), (-80.0, 0.4), (-70.0, 0.4), (-60.0, 0.4)])
