@@ -17,7 +17,7 @@ from qgf_trainer.training import train
 
 SMALL = ["learner.hidden=[8, 8]", "sac.hidden=[8, 8]", "batch_size=32", "warmup_steps=200", "steps_per_update=4"]
 SHORT_TRIES = ["auto.evaluations=8", "auto.episodes=1", "auto.verification=1", "auto.earliest=0.2", "auto.latest=0.3"]
-SHORT_TRIES += ["auto.budget=0.1"]  # a try may fall short by half of it
+SHORT_TRIES += ["auto.start=0.1", "auto.budget=0.1"]  # a try may fall short by half of it
 
 
 def config(*more, steps=1600, smoothness="auto", algorithm="td3"):
