@@ -199,10 +199,10 @@ def own_loop(rate: float, seconds: float, fifo: bool, folder: Path, cpu: int) ->
         return None
     first, began = len(stamps.out), time.process_time()
     running.spin(seconds + SETTLE)
-    cpu, last, counters = time.process_time() - began, len(stamps.out), running.node.report.status.counters
+    used, last, counters = time.process_time() - began, len(stamps.out), running.node.report.status.counters
     running.node.end()
     stamps.out, stamps.taken = stamps.out[first:last], stamps.taken[first:last]
-    return stamps.figures(round(1e9 / rate), cpu) | {"held": float(counters.faults_stale_state)}
+    return stamps.figures(round(1e9 / rate), used) | {"held": float(counters.faults_stale_state)}
 
 
 def create_timer(rate: float, seconds: float, folder: Path, cpu: int) -> dict[str, float]:

@@ -107,6 +107,8 @@ class TrainConfig:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         if not 0.0 <= self.reward_rms < math.inf:
             raise ValueError(f"reward_rms {self.reward_rms} must be 0 or positive, and finite")
+        if self.reward_rms > 0.0 and self.warmup_steps == 0:
+            raise ValueError(f"reward_rms {self.reward_rms} needs a warm-up to measure rewards: warmup_steps is 0")
         if self.reward_scale <= 0:
             raise ValueError(f"reward_scale {self.reward_scale} must be positive")
         for name in ("decay_from", "continue_share"):

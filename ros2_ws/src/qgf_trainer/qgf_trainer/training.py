@@ -189,7 +189,7 @@ def train(
                 if before < config.warmup_steps <= step and config.normalise_observations:
                     agent.set_normaliser(*buffer.observation_statistics())
                 if before < config.warmup_steps <= step and has_reward_unit(config):
-                    agent.set_reward_unit(buffer.reward_rms() / config.reward_rms)
+                    _set_reward_unit(agent, buffer.reward_rms(), config)
                 if step >= config.warmup_steps:
                     agent.set_learning_rate(learning_rate_factor(config, step))
                     due = step // config.steps_per_update - before // config.steps_per_update
@@ -270,6 +270,13 @@ def _start(
     """Begin an episode; an arm's near home or where its last success ended. Returns the observation."""
     goes_on = noise.random() < config.continue_share and np.isfinite(pose).all()
     return env.reset(options={"start": pose} if goes_on else None)[0]
+
+
+def _set_reward_unit(agent: Agent, found: float, config: TrainConfig) -> None:
+    """:raises QgfError: the task's rewards are not finite."""
+    if not math.isfinite(found):
+        raise QgfError(f"{config.task}: rewards of the warm-up are not finite; mend the task or reward_scale")
+    agent.set_reward_unit(found / config.reward_rms)
 
 
 def _check_finite(agent: Agent, step: int) -> None:

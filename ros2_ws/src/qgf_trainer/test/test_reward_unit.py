@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from qgf_core.errors import ConfigError, QgfError
 from qgf_trainer.config import load_train_config, with_form
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.replay import Batch, ReplayBuffer
@@ -123,3 +124,14 @@ def test_a_checkpoint_holds_the_unit():
 def test_a_unit_that_is_none_is_refused(unit):
     with pytest.raises(ValueError, match="must be positive and finite"):
         TD3(5, 2, SMALL["td3"][1], FieldConfig(), 0).set_reward_unit(unit)
+
+
+def test_without_a_warm_up_there_is_nothing_to_measure_by():
+    with pytest.raises(ConfigError, match="needs a warm-up"):
+        load_train_config("pendulum", ["warmup_steps=0"])
+
+
+def test_rewards_that_are_not_finite_end_the_run_in_one_line():
+    more = ["steps=300", "warmup_steps=100", "learner.hidden=[16, 16]", "reward_scale=1.0e+300"]  # beyond float32
+    with pytest.raises(QgfError, match="Pendulum-v1: rewards of the warm-up are not finite"):
+        train(load_train_config("pendulum", more))
