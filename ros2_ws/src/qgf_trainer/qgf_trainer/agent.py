@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qgf_trainer.flat import FlatAdam, FlatParameters
 from qgf_trainer.networks import Actor, DeployedPolicy, GaussianActor, TwinCritic
 from qgf_trainer.q_gradient_field import FieldConfig, FieldStabiliser
 from qgf_trainer.replay import Batch
@@ -48,6 +49,11 @@ def td_target(batch: Batch, next_value: Tensor, gamma: float) -> Tensor:
     return batch.reward + gamma * (1.0 - batch.terminal) * next_value
 
 
+def td_loss(values: Tensor, target: Tensor, weight: float) -> Tensor:
+    """weight times the sum of both critics' mean squared errors; values (2, B), target (B,)."""
+    return weight * len(values) * nn.functional.mse_loss(values, target.expand_as(values))
+
+
 ActorType = TypeVar("ActorType", Actor, GaussianActor)
 
 
@@ -78,12 +84,13 @@ class Agent(abc.ABC, Generic[ActorType]):
             self.critic = TwinCritic(n_obs, n_act, learner.hidden)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.rival: Rival | None = None
-        self._actor_parameters = list(self.actor.parameters())
+        actor_parameters = list(self.actor.parameters())
         if rival.kind != "none":
             self.rival = Rival(rival, self.actor, learner.hidden[-1], n_act, seed + 2)
-            self._actor_parameters += self.rival.parameters()
-        self.actor_optimiser = torch.optim.Adam(self._actor_parameters, lr=learner.learning_rate, fused=True)
-        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=learner.learning_rate, fused=True)
+            actor_parameters += self.rival.parameters()
+        self.actor_optimiser = FlatAdam(actor_parameters, learner.learning_rate)
+        self.critic_optimiser = FlatAdam(self.critic.parameters(), learner.learning_rate)
+        self._critic_target_flat = FlatParameters(self.critic_target.parameters())
         self.stabiliser = FieldStabiliser(field, torch.Generator().manual_seed(seed + 1))
         self.mean, self.std = torch.zeros(n_obs), torch.ones(n_obs)
         self.reward_unit = 1.0
@@ -103,8 +110,7 @@ class Agent(abc.ABC, Generic[ActorType]):
     def set_learning_rate(self, factor: float) -> None:
         """Learn with `factor` times the configured rate from now on."""
         for _, optimiser in self._optimisers():
-            for group in optimiser.param_groups:
-                group["lr"] = factor * self.learner.learning_rate
+            optimiser.set_learning_rate(factor * self.learner.learning_rate)
 
     def act(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
         """Deterministic actions (B, n_act) of the actor in training, for raw observations (B, n_obs)."""
@@ -141,7 +147,7 @@ class Agent(abc.ABC, Generic[ActorType]):
         further: dict[str, nn.Module] = {} if self.rival is None else self.rival.modules
         return (("actor", self.actor), ("critic", self.critic), ("critic_target", self.critic_target), *further.items())
 
-    def _optimisers(self) -> Sequence[tuple[str, torch.optim.Optimizer]]:
+    def _optimisers(self) -> Sequence[tuple[str, FlatAdam]]:
         return (("actor_optimiser", self.actor_optimiser), ("critic_optimiser", self.critic_optimiser))
 
     def _generators(self) -> Sequence[tuple[str, torch.Generator]]:
@@ -167,41 +173,35 @@ class Agent(abc.ABC, Generic[ActorType]):
         action: Tensor,
         observation_std: Tensor,
         reward_std: float,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """One step down the TD loss, with the field's losses where they are due and a rival's if it has one.
 
-        :param target: (B,) for the values of both critics. :param td_weight: of the sum of their mean squared errors.
-        :returns: the TD loss, a scalar, and the values (2, B).
+        :param target: (B,) for the values of both critics. :param td_weight: see `td_loss`.
+        :returns: the values (2, B).
         """
-        value, extra = self.stabiliser.values_and_loss(
-            self.critic, states.here, action, states.following, observation_std / self.std, reward_std
-        )
-        td_loss = td_weight * (value - target).square().mean(1).sum()
-        loss = td_loss if extra is None else td_loss + extra
-        extra = None if self.rival is None else self.rival.critic_loss(self.critic, states, action)
-        if extra is not None:
-            loss = loss + extra
-        self.critic_optimiser.zero_grad()
-        loss.backward()
-        self.critic_optimiser.step()
         self.updates += 1
-        return td_loss.detach(), value.detach()
+        arguments = states.here, action, states.following, observation_std / self.std, reward_std
+        if self.rival is None:
+            values = self.stabiliser.regress(self.critic, *arguments, target, td_weight)
+            self.critic_optimiser.step_with_gradients()
+            return values
+        values = self.critic.values(states.here, action)
+        loss = td_loss(values, target, td_weight)
+        for extra in (
+            self.stabiliser.loss(self.critic, *arguments),
+            self.rival.critic_loss(self.critic, states, action),
+        ):
+            loss = loss if extra is None else loss + extra
+        self.critic_optimiser.step(loss)
+        return values.detach()
 
     def _update_actor(self, loss: Tensor, states: States) -> None:
         """One step of the actor alone: gradients of the critic's weights would be computed for nothing."""
         if self.rival is not None:
             loss = loss + self.rival.actor_loss(self.actor, states)
-        gradients = torch.autograd.grad(loss, self._actor_parameters)
-        for parameter, gradient in zip(self._actor_parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.actor_optimiser.step()
+        self.actor_optimiser.step(loss)
         if self.rival is not None:
             self.rival.after_actor_update(self.actor)
-
-    def _approach(self, target: nn.Module, online: nn.Module) -> None:
-        """target += tau (online - target)."""
-        with torch.no_grad():
-            torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), self.learner.tau)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
         """Tensors and plain values for a checkpoint."""
@@ -209,8 +209,7 @@ class Agent(abc.ABC, Generic[ActorType]):
             f"{name}.{key}": value for name, module in self._modules() for key, value in module.state_dict().items()
         }
         for name, optimiser in self._optimisers():
-            for index, entry in optimiser.state_dict()["state"].items():
-                tensors.update({f"{name}.{index}.{key}": value for key, value in entry.items()})
+            tensors.update({f"{name}.{key}": value for key, value in optimiser.state().items()})
         tensors |= {name: generator.get_state() for name, generator in self._generators()}
         tensors |= {"mean": self.mean, "std": self.std}
         return tensors, {
@@ -222,18 +221,17 @@ class Agent(abc.ABC, Generic[ActorType]):
     def restore(self, tensors: dict[str, Tensor], values: dict[str, object]) -> None:
         """Continue from `state()`. :raises KeyError, RuntimeError, ValueError: it does not fit."""
         for name, module in self._modules():
-            prefix = f"{name}."
-            module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+            module.load_state_dict(_under(f"{name}.", tensors))
         for name, optimiser in self._optimisers():
-            entries: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors.items():
-                if key.startswith(f"{name}."):
-                    _, index, field = key.split(".")
-                    entries.setdefault(int(index), {})[field] = value.clone()
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+            optimiser.restore(_under(f"{name}.", tensors))
         for name, generator in self._generators():
             generator.set_state(tensors[name])
         self.mean, self.std = tensors["mean"].clone(), tensors["std"].clone()
         self.updates = int(values["updates"])  # type: ignore[call-overload]
         self.reward_unit = float(values.get("reward_unit", 1.0))  # type: ignore[arg-type]
         self.stabiliser.restore(values["stabiliser"])  # type: ignore[arg-type]
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names start so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -8,8 +8,8 @@ and the type alone, never on a measurement, so that a seed repeats bit for bit o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,57 @@ ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_li
 """Whether this build of torch lets us call oneDNN's product."""
 
 
+_THIN = 64
+
+
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b (M, N) of x (M, K), W (N, K) and b (N,), of any strides. Not differentiable: for written-out passes."""
-    if ONEDNN and x.dtype == torch.float32 and x.device.type == "cpu":
+    rows, width = x.shape
+    thin = rows < _THIN or width < _THIN or len(weight) == 1  # oneDNN takes longer to begin than torch for all of it
+    if ONEDNN and not thin and x.dtype == torch.float32 and x.is_cpu:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
+
+
+def product_into(out: Tensor, x: Tensor, y: Tensor) -> None:
+    """x^T y of x (B, M) and y (B, N), written into `out` (M, N), which or whose transpose is contiguous."""
+    if not out.is_contiguous():
+        out, x, y = out.T, y, x
+    out.copy_(affine(x.T, y.T))
+
+
+class _Kept(NamedTuple):
+    """Of a forward pass: what enters each layer (B, in), and what each but the last makes of it (B, out)."""
+
+    inputs: list[Tensor]
+    before: list[Tensor]
+
+
+def _climb(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, _Kept]:
+    """z_L of inputs x."""
+    kept = _Kept([x], [])
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        kept.before.append(affine(kept.inputs[-1], weight, bias))
+        kept.inputs.append(nn.functional.silu(kept.before[-1]))
+    return affine(kept.inputs[-1], weights[-1], biases[-1]), kept
+
+
+def _descend(
+    d_z: Tensor,
+    weights: Sequence[Tensor],
+    kept: _Kept,
+    into: Sequence[tuple[Tensor, Tensor]] | None,
+    by_input: bool,
+) -> Tensor | None:
+    """What the derivative by z_L makes of those by the inputs and, written `into` them, the weights and biases."""
+    for layer in range(len(weights) - 1, -1, -1):
+        if into is not None:
+            d_weight, d_bias = into[layer]
+            product_into(d_weight, d_z, kept.inputs[layer])
+            torch.sum(d_z, 0, out=d_bias)
+        if layer > 0:
+            d_z = torch.ops.aten.silu_backward(affine(d_z, weights[layer].T), kept.before[layer - 1])
+    return affine(d_z, weights[0].T) if by_input else None
 
 
 class _Perceptron(torch.autograd.Function):
@@ -32,32 +78,104 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
         depth = len(parameters) // 2
-        inputs, before = [x], []
-        for weight, bias in zip(parameters[: depth - 1], parameters[depth:-1], strict=True):
-            before.append(affine(inputs[-1], weight, bias))
-            inputs.append(nn.functional.silu(before[-1]))
-        ctx.save_for_backward(*parameters[:depth], *inputs, *before)
-        return affine(inputs[-1], parameters[depth - 1], parameters[-1])
+        z, ctx.kept = _climb(x, parameters[:depth], parameters[depth:])
+        ctx.save_for_backward(*parameters)
+        return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_z: Tensor) -> tuple[Tensor | None, ...]:
-        depth = (len(ctx.saved_tensors) + 1) // 3
-        weights, rest = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
-        inputs, before = rest[:depth], rest[depth:]
-        wanted = ctx.needs_input_grad
-        d_weights: list[Tensor | None] = [None] * depth
-        d_biases: list[Tensor | None] = [None] * depth
+        parameters = ctx.saved_tensors
+        depth = len(parameters) // 2
+        if not any(ctx.needs_input_grad[1:]):
+            return (_descend(d_z, parameters[:depth], ctx.kept, None, True), *[None] * len(parameters))
+        gradients = [torch.empty_like(parameter) for parameter in parameters]
+        into = list(zip(gradients[:depth], gradients[depth:], strict=True))
+        return (_descend(d_z, parameters[:depth], ctx.kept, into, ctx.needs_input_grad[0]), *gradients)
+
+
+class _Twins(torch.autograd.Function):
+    """The same of two perceptrons with one output on one x: L weights (2, in, out), L biases (2, 1, out) -> (2, B)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        values, ctx.kept = x.new_empty((2, len(x))), []
+        ctx.save_for_backward(*parameters)
+        for index, value in enumerate(values):
+            z, kept = _climb(x, *_of(parameters, index))
+            value.copy_(z.squeeze(1))
+            ctx.kept.append(kept)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_values: Tensor) -> tuple[Tensor | None, ...]:
+        parameters, by_input = ctx.saved_tensors, ctx.needs_input_grad[0]
+        gradients = [torch.empty_like(parameter) for parameter in parameters]
         d_x = None
-        for layer in range(depth - 1, -1, -1):
-            if wanted[1 + layer]:
-                d_weights[layer] = affine(d_z.T, inputs[layer].T)
-                d_biases[layer] = d_z.sum(0)
-            if layer > 0:
-                d_z = torch.ops.aten.silu_backward(affine(d_z, weights[layer].T), before[layer - 1])
-            elif wanted[0]:
-                d_x = affine(d_z, weights[0].T)
-        return (d_x, *d_weights, *d_biases)
+        for index, d_value in enumerate(d_values):
+            into = list(zip(*_of(gradients, index), strict=True))
+            found = _descend(d_value.unsqueeze(1), _of(parameters, index)[0], ctx.kept[index], into, by_input)
+            d_x = found if d_x is None or found is None else d_x + found
+        return (d_x, *gradients)
+
+
+def _of(parameters: Sequence[Tensor], index: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights (out, in) and biases (out,) of one of the stacked perceptrons."""
+    depth = len(parameters) // 2
+    return [w[index].T for w in parameters[:depth]], [b[index, 0] for b in parameters[depth:]]
+
+
+def twins(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """Outputs (2, B) of two perceptrons of one shape and one output, of inputs (B, in), weights (2, in, out) and biases
+    (2, 1, out). Differentiable once."""
+    if not torch.is_grad_enabled():
+        parameters = [*weights, *biases]
+        return torch.cat([_climb(x, *_of(parameters, index))[0] for index in range(2)], 1).T
+    return _Twins.apply(x, *weights, *biases)
+
+
+def regress_twins(
+    x: Tensor,
+    target: Tensor,
+    weight: float,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    into: Sequence[Tensor],
+) -> Tensor:
+    """Outputs (2, B) as of `twins`, one perceptron after the other while its layers are in the cache, and the
+    derivatives of weight * sum over both of mean (output - target)^2, target (B,).
+
+    :param into: where they are written, like the weights, then like the biases.
+    """
+    values = x.new_empty((2, len(x)))
+    for index, value in enumerate(values):
+        own, offsets = _of([*weights, *biases], index)
+        z, kept = _climb(x, own, offsets)
+        value.copy_(z.squeeze(1))
+        d_value = (value - target).mul_(2.0 * weight / len(x))
+        _descend(d_value.unsqueeze(1), own, kept, list(zip(*_of(into, index), strict=True)), False)
+    return values
+
+
+def climb_values(
+    observation: Tensor,
+    actor: tuple[Sequence[Tensor], Sequence[Tensor]],
+    critic: tuple[Sequence[Tensor], Sequence[Tensor]],
+    into: Sequence[tuple[Tensor, Tensor]],
+) -> None:
+    """The derivatives of -mean Q(s, tanh pi(s)) by the actor's weights and biases, written `into` them.
+
+    :param observation: s (B, n_obs). :param actor, critic: weights (out, in) and biases (out,) of pi and Q.
+    """
+    z, kept = _climb(observation, *actor)
+    action = torch.tanh(z)
+    _, above = _climb(torch.cat((observation, action), dim=-1), *critic)
+    d_value = observation.new_full((len(observation), 1), -1.0 / len(observation))
+    d_input = _descend(d_value, critic[0], above, None, True)
+    assert d_input is not None
+    d_z = torch.ops.aten.tanh_backward(d_input[:, observation.shape[1] :], action)
+    _descend(d_z, actor[0], kept, into, False)
 
 
 def perceptron(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
@@ -65,10 +183,12 @@ def perceptron(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -
 
     Differentiable once, by the inputs and by those layers that require it.
     """
+    if not torch.is_grad_enabled():
+        return _climb(x, weights, biases)[0]
     return _Perceptron.apply(x, *weights, *biases)
 
 
-def perceptron_of(x: Tensor, layers: Sequence[nn.Module]) -> Tensor:
-    """The same, of the nn.Linear among these modules."""
+def parameters_of(layers: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights (out, in) and biases (out,) of the nn.Linear among these modules."""
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    return perceptron(x, [layer.weight for layer in linear], [layer.bias for layer in linear])
+    return [layer.weight for layer in linear], [layer.bias for layer in linear]

@@ -106,6 +106,33 @@ class _Critic:
         return d_weights, d_biases[::-1]
 
 
+class FieldPass:
+    """The forward pass of both critics, and the backward pass that follows it; see `FieldFunction` for the arguments.
+
+    :param weights: (2, in, out) of each layer. :param biases: (2, 1, out).
+    """
+
+    def __init__(
+        self, rows: Tensor, probe: Tensor, n_obs: int, weights: Sequence[Tensor], biases: Sequence[Tensor]
+    ) -> None:
+        self._critics, outputs = [], []
+        for index in range(2):
+            critic = _Critic(rows, probe, n_obs, [w[index] for w in weights], [b[index, 0] for b in biases])
+            outputs.append(critic.outputs(biases[-1][index, 0]))
+            self._critics.append(critic)
+        self.value, self.gradient, self.second = (torch.stack(pair) for pair in zip(*outputs, strict=True))
+
+    def backward(self, d_value: Tensor, d_gradient: Tensor, d_second: Tensor, into: Sequence[Tensor]) -> None:
+        """What the derivatives by the three make of those by the weights, then the biases: written `into` them."""
+        half = len(into) // 2
+        for index, critic in enumerate(self._critics):
+            d_weights, d_biases = critic.backward(d_value[index], d_gradient[index], d_second[index])
+            for place, found in zip(into[:half], d_weights, strict=True):
+                place[index].copy_(found)
+            for place, found in zip(into[half:], d_biases, strict=True):
+                place[index, 0].copy_(found)
+
+
 class FieldFunction(torch.autograd.Function):
     """(rows, probe, n_obs, weights, biases) -> Q (2, B), g (2, 3 n, n_act), v^T H_aa v (2, n).
 
@@ -117,18 +144,12 @@ class FieldFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, probe: Tensor, n_obs: int, *parameters: Tensor) -> tuple[Tensor, ...]:
         half = len(parameters) // 2
-        ctx.critics, outputs = [], []
-        for index in range(2):
-            weights, biases = [w[index] for w in parameters[:half]], [b[index, 0] for b in parameters[half:]]
-            critic = _Critic(rows, probe, n_obs, weights, biases)
-            outputs.append(critic.outputs(biases[-1]))
-            ctx.critics.append(critic)
-        return tuple(torch.stack(pair) for pair in zip(*outputs, strict=True))
+        ctx.made, ctx.parameters = FieldPass(rows, probe, n_obs, parameters[:half], parameters[half:]), parameters
+        return ctx.made.value, ctx.made.gradient, ctx.made.second
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_value: Tensor, d_gradient: Tensor, d_second: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = [ctx.critics[i].backward(d_value[i], d_gradient[i], d_second[i]) for i in range(2)]
-        d_weights = [torch.stack(pair) for pair in zip(pairs[0][0], pairs[1][0], strict=True)]
-        d_biases = [torch.stack(pair).unsqueeze(1) for pair in zip(pairs[0][1], pairs[1][1], strict=True)]
-        return (None, None, None, *d_weights, *d_biases)
+        gradients = [torch.empty_like(parameter) for parameter in ctx.parameters]
+        ctx.made.backward(d_value, d_gradient, d_second, gradients)
+        return (None, None, None, *gradients)

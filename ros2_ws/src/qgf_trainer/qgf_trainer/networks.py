@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qgf_trainer.dense import perceptron, perceptron_of
+from qgf_trainer.dense import climb_values, parameters_of, perceptron, regress_twins, twins
+
+
+def gradient_of(parameter: Tensor) -> Tensor:
+    """Where its derivatives are written."""
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 class TwinCritic(nn.Module):
@@ -58,11 +64,16 @@ class TwinCritic(nn.Module):
 
     def values(self, observation: Tensor, action: Tensor) -> Tensor:
         """The same, faster, and differentiable only once."""
-        h = torch.cat((observation, action), dim=-1)
-        weights = zip(*(w.unbind() for w in self.weights), strict=True)
-        biases = zip(*(b.squeeze(1).unbind() for b in self.biases), strict=True)
-        both = [perceptron(h, [w.T for w in ws], bs) for ws, bs in zip(weights, biases, strict=True)]
-        return torch.stack(both).squeeze(-1)
+        return twins(torch.cat((observation, action), dim=-1), list(self.weights), list(self.biases))
+
+    def regress(self, observation: Tensor, action: Tensor, target: Tensor, weight: float) -> Tensor:
+        """The same values for a step of regression alone: what weight * sum over the critics of mean (Q - target)^2,
+        target (B,), has for derivatives is written to the parameters' `grad`."""
+        parameters = [*self.weights, *self.biases]
+        with torch.inference_mode():
+            x = torch.cat((observation, action), dim=-1)
+            into = [gradient_of(parameter) for parameter in parameters]
+            return regress_twins(x, target, weight, list(self.weights), list(self.biases), into)
 
     def climbed(self, observation: Tensor, action: Tensor, critics: int) -> Tensor:
         """Q values (critics, B) of the first critics, differentiable once, by the action alone: for the actor."""
@@ -90,7 +101,16 @@ class Actor(nn.Module):
     @torch.jit.unused
     def actions(self, observation: Tensor) -> Tensor:
         """The same, faster for a batch, and differentiable only once."""
-        return torch.tanh(perceptron_of(observation, list(self.net)))
+        return torch.tanh(perceptron(observation, *parameters_of(self.net)))
+
+    @torch.jit.unused
+    def climb(self, critic: TwinCritic, observation: Tensor) -> None:
+        """The derivatives of -mean Q(s, pi(s)), of the first critic, are written to the parameters' `grad`."""
+        weights, biases = parameters_of(self.net)
+        first = [weight[0].T for weight in critic.weights], [bias[0, 0] for bias in critic.biases]
+        with torch.inference_mode():
+            into = [(gradient_of(w), gradient_of(b)) for w, b in zip(weights, biases, strict=True)]
+            climb_values(observation, (weights, biases), first, into)
 
     @torch.jit.unused
     def features(self, observation: Tensor) -> Tensor:

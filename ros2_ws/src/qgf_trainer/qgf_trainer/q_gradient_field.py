@@ -23,8 +23,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from qgf_trainer.field_function import FieldFunction
-from qgf_trainer.networks import TwinCritic
+from qgf_trainer.field_function import FieldFunction, FieldPass
+from qgf_trainer.networks import TwinCritic, gradient_of
 
 
 class FieldLosses(NamedTuple):
@@ -53,11 +53,16 @@ def _field(
     probe: Tensor,
 ) -> _Field:
     """Values of all B rows; the field in as many of them as there are rows of noise."""
-    n = len(probe)
-    states = torch.cat((observation[:n] + state_noise, next_observation[:n], observation))
-    rows = torch.cat((states, torch.cat((action[:n], action[:n], action))), dim=-1)
+    rows = _rows(observation, action, next_observation, state_noise)
     value, gradient, second = FieldFunction.apply(rows, probe, critic.n_obs, *critic.weights, *critic.biases)
-    return _Field(value, gradient.unflatten(1, (3, n)), second)
+    return _Field(value, gradient.unflatten(1, (3, -1)), second)
+
+
+def _rows(observation: Tensor, action: Tensor, next_observation: Tensor, state_noise: Tensor) -> Tensor:
+    """States and actions as `FieldFunction` wants them."""
+    n = len(state_noise)
+    states = torch.cat((observation[:n] + state_noise, next_observation[:n], observation))
+    return torch.cat((states, torch.cat((action[:n], action[:n], action))), dim=-1)
 
 
 def _losses(field: _Field, margin: float | Tensor) -> FieldLosses:
@@ -240,9 +245,10 @@ class FieldStabiliser:
         """
         if not self._due():
             return None
-        return self._terms(critic, observation, action, next_observation, observation_std, reward_std)[1]
+        noise, probe = self._drawn(critic, observation, action, observation_std)
+        return self._weighted(_field(critic, observation, action, next_observation, noise, probe), reward_std)
 
-    def values_and_loss(
+    def regress(
         self,
         critic: TwinCritic,
         observation: Tensor,
@@ -250,11 +256,29 @@ class FieldStabiliser:
         next_observation: Tensor,
         observation_std: Tensor,
         reward_std: float,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Q(s, a) (2, B) for the TD loss, of the same pass as the field, and what `loss` returns; same arguments."""
+        target: Tensor,
+        td_weight: float,
+    ) -> Tensor:
+        """What `critic.regress` does, with the derivatives of what `loss` returns added, from one pass for both.
+
+        :param target: (B,) for the values of both critics.
+        :param td_weight: of the sum over the critics of their mean squared errors.
+        :returns: Q(s, a) (2, B).
+        """
         if not self._due():
-            return critic.values(observation, action), None
-        return self._terms(critic, observation, action, next_observation, observation_std, reward_std)
+            return critic.regress(observation, action, target, td_weight)
+        noise, probe = self._drawn(critic, observation, action, observation_std)
+        parameters = [*critic.weights, *critic.biases]
+        with torch.no_grad():
+            rows = _rows(observation, action, next_observation, noise)
+            made = FieldPass(rows, probe, critic.n_obs, list(critic.weights), list(critic.biases))
+        field = made.gradient.requires_grad_(), made.second.requires_grad_()
+        loss = self._weighted(_Field(made.value, field[0].unflatten(1, (3, -1)), field[1]), reward_std)
+        d_gradient, d_second = torch.autograd.grad(loss, field)
+        with torch.no_grad():
+            d_value = (made.value - target).mul_(2.0 * td_weight / len(target))
+            made.backward(d_value, d_gradient, d_second, [gradient_of(parameter) for parameter in parameters])
+        return made.value
 
     def _due(self) -> bool:
         """Whether this update has the terms; counts it. Terms of no weight are not computed."""
@@ -265,28 +289,27 @@ class FieldStabiliser:
         self.updates += 1
         return active and (self.updates - 1) % config.every == 0
 
-    def _terms(
-        self,
-        critic: TwinCritic,
-        observation: Tensor,
-        action: Tensor,
-        next_observation: Tensor,
-        observation_std: Tensor,
-        reward_std: float,
+    def _drawn(
+        self, critic: TwinCritic, observation: Tensor, action: Tensor, deviation: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """State noise (n, n_obs) and probes (n, n_act)."""
         config = self.config
         n = min(config.rows or len(action), len(action))  # the head of a replayed batch is a random part of it
         noise = torch.randn((n, critic.n_obs), generator=self.generator, dtype=observation.dtype)
         probe = torch.randint(0, 2, (n, critic.n_act), generator=self.generator).to(action.dtype).mul_(2).sub_(1)
         noise, probe = noise.to(observation.device), probe.to(action.device)  # the generator is the processor's
         if config.form == "paper":
-            field = _field(critic, observation, action, next_observation, config.noise * noise, probe)
+            return config.noise * noise, probe
+        return self._mixed(noise) * (config.noise * deviation).clamp_min(self._NOISE_FLOOR), probe
+
+    def _weighted(self, field: _Field, reward_std: float) -> Tensor:
+        """The sum of the weighted terms."""
+        config = self.config
+        if config.form == "paper":
             losses = _losses(field, config.margin)
             share, curvature_weight = 1.0, config.curvature
         else:
-            n_act = action.shape[1]
-            noise = self._mixed(noise) * (config.noise * observation_std).clamp_min(self._NOISE_FLOOR)
-            field = _field(critic, observation, action, next_observation, noise, probe)
+            n_act = field.gradient.shape[-1]
             scale = self._track(field, config.cap * reward_std)
             # G mean relu(v'Hv / n + kappa G) = (G / n) mean relu(v'Hv + n kappa G)
             losses = _losses(field, n_act * self.smoothness * scale)
@@ -299,7 +322,7 @@ class FieldStabiliser:
             "field_scale": self.scale,
             "smoothness_dial": self.smoothness,
         }
-        return field.value, share * config.every * (
+        return share * config.every * (
             config.mixed_partial * losses.mixed_partial
             + config.field_consistency * losses.field_consistency
             + curvature_weight * losses.curvature

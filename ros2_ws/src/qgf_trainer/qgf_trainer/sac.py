@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qgf_trainer.agent import Agent, LearnerConfig, td_target
+from qgf_trainer.agent import Agent, LearnerConfig, td_loss, td_target
+from qgf_trainer.flat import FlatAdam
 from qgf_trainer.networks import DeployedPolicy, GaussianActor, squash
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.replay import Batch
@@ -57,7 +58,7 @@ class SAC(Agent[GaussianActor]):
         self.config = config
         self.target_entropy = -float(n_act) if config.target_entropy is None else config.target_entropy
         self.log_temperature = torch.tensor([math.log(config.temperature)], requires_grad=config.entropy == "auto")
-        self.temperature_optimiser = torch.optim.Adam([self.log_temperature], lr=config.learning_rate)
+        self.temperature_optimiser = FlatAdam([self.log_temperature], config.learning_rate)
 
     @property
     def temperature(self) -> float:
@@ -94,33 +95,30 @@ class SAC(Agent[GaussianActor]):
             next_action, log_probability = self._sample(following)
             next_value = soft_value(self.critic_target.values(following, next_action), log_probability, temperature)
             target = td_target(batch, next_value, self.config.gamma)
-        td_loss, value = self._update_critic(target, 0.5, states, batch.action, observation_std, reward_std)
+        values = self._update_critic(target, 0.5, states, batch.action, observation_std, reward_std)
         action, log_probability = self._sample(observation)
         climbed = self.critic.climbed(observation, action, 2)
         self._update_actor(-soft_value(climbed, log_probability, temperature).mean(), states)
         if self.config.entropy == "auto":
             self._update_temperature(log_probability.detach())
-        self._approach(self.critic_target, self.critic)
+        self._critic_target_flat.approach(self.critic_optimiser.flat, self.config.tau)
         if self.updates % self._LATEST_EVERY == 0:
             self.latest = {
-                "td_loss": float(td_loss),
-                "q_mean": float(value.mean()),
+                "td_loss": float(td_loss(values, target, 0.5)),
+                "q_mean": float(values.mean()),
                 "temperature": self.temperature,
                 **self.stabiliser.latest,
             }
 
     def _update_temperature(self, log_probability: Tensor) -> None:
         """One step down -log alpha (log pi + target entropy): alpha rises while the entropy is below its target."""
-        loss = -(self.log_temperature * (log_probability + self.target_entropy).mean()).sum()
-        self.temperature_optimiser.zero_grad()
-        loss.backward()
-        self.temperature_optimiser.step()
+        self.temperature_optimiser.step(-(self.log_temperature * (log_probability + self.target_entropy).mean()).sum())
 
     def deployed(self) -> DeployedPolicy:
         """The policy as it is exported: the actor's squashed mean."""
         return DeployedPolicy(copy.deepcopy(self.actor), self.mean, self.std).eval()
 
-    def _optimisers(self) -> Sequence[tuple[str, torch.optim.Optimizer]]:
+    def _optimisers(self) -> Sequence[tuple[str, FlatAdam]]:
         return (*super()._optimisers(), ("temperature_optimiser", self.temperature_optimiser))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qgf_trainer.agent import Agent, LearnerConfig, td_target
+from qgf_trainer.agent import Agent, LearnerConfig, td_loss, td_target
+from qgf_trainer.flat import FlatParameters
 from qgf_trainer.networks import Actor, DeployedPolicy
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.replay import Batch
@@ -55,6 +56,7 @@ class TD3(Agent[Actor]):
         super().__init__(Actor, n_obs, n_act, config, field, seed, rival)
         self.config = config
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self._actor_target_flat = FlatParameters(self.actor_target.parameters())
 
     def explore(
         self, observation: NDArray[np.float32], noise: np.random.Generator, scale: float
@@ -73,15 +75,20 @@ class TD3(Agent[Actor]):
             noise.clamp_(-config.target_noise_clip, config.target_noise_clip)
             next_action = (self.actor_target.actions(following) + noise).clamp_(-1.0, 1.0)
             target = td_target(batch, self.critic_target.values(following, next_action).min(0).values, config.gamma)
-        td_loss, value = self._update_critic(target, 1.0, states, batch.action, observation_std, reward_std)
+        values = self._update_critic(target, 1.0, states, batch.action, observation_std, reward_std)
         if self.updates % config.policy_delay == 0:
-            self._update_actor(-self.critic.climbed(observation, self.actor.actions(observation), 1).mean(), states)
-            self._approach(self.actor_target, self.actor)
-            self._approach(self.critic_target, self.critic)
+            if self.rival is None:
+                self.actor.climb(self.critic, observation)
+                self.actor_optimiser.step_with_gradients()
+            else:
+                climbed = self.critic.climbed(observation, self.actor.actions(observation), 1)
+                self._update_actor(-climbed.mean(), states)
+            self._actor_target_flat.approach(self.actor_optimiser.flat, config.tau)
+            self._critic_target_flat.approach(self.critic_optimiser.flat, config.tau)
         if self.updates % self._LATEST_EVERY == 0:
             self.latest = {
-                "td_loss": float(td_loss),
-                "q_mean": float(value.mean()),
+                "td_loss": float(td_loss(values, target, 1.0)),
+                "q_mean": float(values.mean()),
                 **self.stabiliser.latest,
             }
 
