@@ -42,8 +42,8 @@ def episode(
 ) -> dict[str, Any]:
     """Where held random actions lead."""
     changes = dict(config or {})
-    if task == "reach":  # one sample of each, as it was when the file was made
-        changes["observation"] = tuple(dataclasses.replace(term, history=1) for term in load_task(task).observation)
+    # One sample of each, as it was when the file was made.
+    changes["observation"] = tuple(dataclasses.replace(term, history=1) for term in load_task(task).observation)
     if kind:
         changes["action"] = ActionConfig(kind=kind, scale=0.3 if kind == "joint_effort" else 1.0)
     perturbation = dataclasses.replace(
