@@ -10,6 +10,9 @@ RUN useradd --create-home --uid "${UID}" qgf && install -d -o qgf -g qgf /home/q
 
 # ------------------------------------------------------------------------------------------- simulate, train, evaluate
 FROM base AS train
+ARG DEBIAN_FRONTEND=noninteractive
+# hadolint ignore=DL3008  # Debian's stable release moves within its versions only
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 ARG UID=1001
 USER ${UID}
 WORKDIR /home/qgf/qgf
@@ -30,7 +33,8 @@ COPY --chown=qgf ros2_ws/src/qgf_trainer ros2_ws/src/qgf_trainer
 ENV OMP_NUM_THREADS=1 \
     PYTHONPATH=/home/qgf/qgf/ros2_ws/src/qgf_core:/home/qgf/qgf/ros2_ws/src/qgf_sim:/home/qgf/qgf/ros2_ws/src/qgf_trainer \
     QGF_CONFIG_DIR=/home/qgf/qgf/config
-RUN mkdir runs
+# For processors like the one that builds the image; another makes its own when training starts, in seconds.
+RUN .venv/bin/python -c "from qgf_trainer.native_library import build; build()" && mkdir runs
 VOLUME /home/qgf/qgf/runs
 ENTRYPOINT ["/home/qgf/qgf/.venv/bin/python", "-m", "qgf_trainer.cli"]
 CMD ["train", "--help"]

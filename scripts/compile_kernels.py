@@ -18,6 +18,12 @@ def main() -> None:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if module.name.endswith("_kernel"):
                 importlib.import_module(f"{package}.{module.name}")
+    if importlib.util.find_spec("qgf_trainer") is not None:
+        import torch
+
+        from qgf_trainer.native_library import functions
+
+        functions(torch.float32)  # says itself what is amiss
     from qgf_core.robot import load_robot
 
     robot = load_robot("panda")
@@ -37,7 +43,8 @@ def main() -> None:
         kinematics = Kinematics(strip_meshes(read_urdf(robot)), robot.joint_names, robot.tool)
         names = ("joint_position", "joint_velocity", "previous_action", "tool_position_error")
         ObservationBuilder(tuple(ObservationTerm(name) for name in names), robot, kinematics).build(
-            robot.home, np.zeros(7), np.zeros(7), np.zeros(3))
+            robot.home, np.zeros(7), np.zeros(7), np.zeros(3)
+        )
         ActionDecoder(ActionSpec("joint_velocity", tuple(robot.policy_velocity.tolist())), robot, kinematics, 0.02)
 
 

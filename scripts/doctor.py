@@ -93,6 +93,20 @@ def check_torch() -> Iterator[Finding]:
         yield Finding("ok", "torch threads", found)
 
 
+def check_updates() -> Iterator[Finding]:
+    """Whether training has its machine code."""
+    try:
+        import torch
+
+        from qgf_trainer.native_library import functions
+    except ImportError:
+        return  # a robot's computer, or check_libraries has said so
+    if functions(torch.float32) is None:
+        yield Finding("warn", "updates", "run on torch alone, which is slower", "sudo apt-get install -y g++")
+    else:
+        yield Finding("ok", "updates", "in machine code")
+
+
 def check_ros() -> Iterator[Finding]:
     for name in ("rclpy", "qgf_msgs.msg"):
         try:
@@ -373,6 +387,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_machine,
     check_libraries,
     check_torch,
+    check_updates,
     check_ros,
     check_domain,
     check_discovery,

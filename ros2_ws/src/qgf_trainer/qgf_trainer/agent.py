@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qgf_trainer.flat import FlatAdam, FlatParameters
-from qgf_trainer.networks import Actor, DeployedPolicy, GaussianActor, TwinCritic
+from qgf_trainer.networks import Actor, DeployedPolicy, GaussianActor, TwinCritic, gradient_of
 from qgf_trainer.q_gradient_field import FieldConfig, FieldStabiliser
 from qgf_trainer.replay import Batch
 from qgf_trainer.rivals import Rival, RivalConfig, States
@@ -181,25 +181,21 @@ class Agent(abc.ABC, Generic[ActorType]):
         """
         self.updates += 1
         arguments = states.here, action, states.following, observation_std / self.std, reward_std
-        if self.rival is None:
-            values = self.stabiliser.regress(self.critic, *arguments, target, td_weight)
-            self.critic_optimiser.step_with_gradients()
-            return values
-        values = self.critic.values(states.here, action)
-        loss = td_loss(values, target, td_weight)
-        for extra in (
-            self.stabiliser.loss(self.critic, *arguments),
-            self.rival.critic_loss(self.critic, states, action),
-        ):
-            loss = loss if extra is None else loss + extra
-        self.critic_optimiser.step(loss)
-        return values.detach()
-
-    def _update_actor(self, loss: Tensor, states: States) -> None:
-        """One step of the actor alone: gradients of the critic's weights would be computed for nothing."""
+        values = self.stabiliser.regress(self.critic, *arguments, target, td_weight)
         if self.rival is not None:
-            loss = loss + self.rival.actor_loss(self.actor, states)
-        self.actor_optimiser.step(loss)
+            extra = self.rival.critic_loss(self.critic, states, action)
+            if extra is not None:
+                self.critic_optimiser.add(extra)
+        self.critic_optimiser.step()
+        return values
+
+    def _update_actor(self, states: States) -> None:
+        """One step of the actor, by what it has climbed and a rival's term if it has one."""
+        if self.rival is not None:
+            for parameter in self.rival.parameters():
+                gradient_of(parameter).zero_()
+            self.actor_optimiser.add(self.rival.actor_loss(self.actor, states))
+        self.actor_optimiser.step()
         if self.rival is not None:
             self.rival.after_actor_update(self.actor)
 

@@ -9,11 +9,10 @@ and the type alone, never on a measurement, so that a seed repeats bit for bit o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this build of torch lets us call oneDNN's product."""
@@ -72,54 +71,6 @@ def _descend(
     return affine(d_z, weights[0].T) if by_input else None
 
 
-class _Perceptron(torch.autograd.Function):
-    """(x, L weights (out, in), L biases (out,)) -> z_L: SiLU after every layer but the last. Differentiable once."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        depth = len(parameters) // 2
-        z, ctx.kept = _climb(x, parameters[:depth], parameters[depth:])
-        ctx.save_for_backward(*parameters)
-        return z
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_z: Tensor) -> tuple[Tensor | None, ...]:
-        parameters = ctx.saved_tensors
-        depth = len(parameters) // 2
-        if not any(ctx.needs_input_grad[1:]):
-            return (_descend(d_z, parameters[:depth], ctx.kept, None, True), *[None] * len(parameters))
-        gradients = [torch.empty_like(parameter) for parameter in parameters]
-        into = list(zip(gradients[:depth], gradients[depth:], strict=True))
-        return (_descend(d_z, parameters[:depth], ctx.kept, into, ctx.needs_input_grad[0]), *gradients)
-
-
-class _Twins(torch.autograd.Function):
-    """The same of two perceptrons with one output on one x: L weights (2, in, out), L biases (2, 1, out) -> (2, B)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        values, ctx.kept = x.new_empty((2, len(x))), []
-        ctx.save_for_backward(*parameters)
-        for index, value in enumerate(values):
-            z, kept = _climb(x, *_of(parameters, index))
-            value.copy_(z.squeeze(1))
-            ctx.kept.append(kept)
-        return values
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_values: Tensor) -> tuple[Tensor | None, ...]:
-        parameters, by_input = ctx.saved_tensors, ctx.needs_input_grad[0]
-        gradients = [torch.empty_like(parameter) for parameter in parameters]
-        d_x = None
-        for index, d_value in enumerate(d_values):
-            into = list(zip(*_of(gradients, index), strict=True))
-            found = _descend(d_value.unsqueeze(1), _of(parameters, index)[0], ctx.kept[index], into, by_input)
-            d_x = found if d_x is None or found is None else d_x + found
-        return (d_x, *gradients)
-
-
 def _of(parameters: Sequence[Tensor], index: int) -> tuple[list[Tensor], list[Tensor]]:
     """Weights (out, in) and biases (out,) of one of the stacked perceptrons."""
     depth = len(parameters) // 2
@@ -128,11 +79,9 @@ def _of(parameters: Sequence[Tensor], index: int) -> tuple[list[Tensor], list[Te
 
 def twins(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
     """Outputs (2, B) of two perceptrons of one shape and one output, of inputs (B, in), weights (2, in, out) and biases
-    (2, 1, out). Differentiable once."""
-    if not torch.is_grad_enabled():
-        parameters = [*weights, *biases]
-        return torch.cat([_climb(x, *_of(parameters, index))[0] for index in range(2)], 1).T
-    return _Twins.apply(x, *weights, *biases)
+    (2, 1, out). Not differentiable, as all here."""
+    parameters = [*weights, *biases]
+    return torch.cat([_climb(x, *_of(parameters, index))[0] for index in range(2)], 1).T
 
 
 def regress_twins(
@@ -179,13 +128,8 @@ def climb_values(
 
 
 def perceptron(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """Output (B, out) of dense layers with SiLU between them, of inputs (B, in), weights (out, in), biases (out,).
-
-    Differentiable once, by the inputs and by those layers that require it.
-    """
-    if not torch.is_grad_enabled():
-        return _climb(x, weights, biases)[0]
-    return _Perceptron.apply(x, *weights, *biases)
+    """Output (B, out) of dense layers with SiLU between them, of inputs (B, in), weights (out, in), biases (out,)."""
+    return _climb(x, weights, biases)[0]
 
 
 def parameters_of(layers: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from qgf_trainer import field_passes as passes
+from qgf_trainer import native
 from qgf_trainer.dense import affine
-from qgf_trainer.field_passes import passes_for
 
 
 class _Critic:
@@ -35,7 +36,6 @@ class _Critic:
         n = len(probe)
         self.here, self.field = slice(2 * n, 3 * n), slice(3 * n)  # rows of s, rows with a field
         self.depth = len(weights) - 1
-        self.passes = passes_for(rows)
         self.z: list[Tensor] = []
         self.gate: list[Tensor] = []  # q = sigmoid(z)
         self.h: list[Tensor] = []  # f(z) = z q
@@ -48,7 +48,7 @@ class _Critic:
             weight = weights[layer].T
             z = affine(h, weight, biases[layer])
             tangent = affine(p, weight[:, n_obs:] if layer == 0 else weight)
-            gate, h, slope, bend, p = self.passes.forward(z, tangent)
+            gate, h, slope, bend, p = passes.forward(z, tangent)
             for kept, x in zip(
                 (self.z, self.tangent, self.gate, self.h, self.slope, self.bend, self.p),
                 (z, tangent, gate, h, slope, bend, p),
@@ -64,14 +64,14 @@ class _Critic:
         second = value.new_zeros(len(self.probe))
         for layer in range(self.depth - 1, -1, -1):
             self.u[layer] = u
-            self.delta[layer] = self.passes.deltas(u, self.slope[layer], self.bend[layer], self.tangent[layer], second)
+            self.delta[layer] = passes.deltas(u, self.slope[layer], self.bend[layer], self.tangent[layer], second)
             if layer > 0:
                 u = affine(self.delta[layer], self.weights[layer])
         return value, affine(self.delta[0], self.weights[0][self.n_obs :]), second
 
     def backward(self, d_value: Tensor, d_gradient: Tensor, d_second: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Derivatives by the weights and by the biases."""
-        depth, passes = self.depth, self.passes
+        depth = self.depth
         d_z: list[Tensor] = []
         d_tangent: list[Tensor] = []
         d_weights = [affine(d_gradient.T, self.delta[0].T)]  # of the action's rows as yet
@@ -110,26 +110,50 @@ class FieldPass:
     """The forward pass of both critics, and the backward pass that follows it; see `FieldFunction` for the arguments.
 
     :param weights: (2, in, out) of each layer. :param biases: (2, 1, out).
+    :param into: where the derivatives by the weights, then by the biases, are written by the backward pass.
+    :param pair: both critics in machine code, whose derivatives have the same place; None: the passes run in torch.
     """
 
     def __init__(
-        self, rows: Tensor, probe: Tensor, n_obs: int, weights: Sequence[Tensor], biases: Sequence[Tensor]
+        self,
+        rows: Tensor,
+        probe: Tensor,
+        n_obs: int,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        into: Sequence[Tensor],
+        pair: Sequence[native.NativeNetwork] | None,
     ) -> None:
-        self._critics, outputs = [], []
+        n, n_act = probe.shape
+        self._rows, self._probe, self._into, self._pair = rows, probe, into, pair
+        self._critics: list[_Critic] = []
+        self._memory: list[Tensor] = []
+        if pair:
+            self.value = rows.new_empty((2, len(rows) - 2 * n))
+            self.gradient, self.second = rows.new_empty((2, 3 * n, n_act)), rows.new_empty((2, n))
+            for network, *places in zip(pair, self.value, self.gradient, self.second, strict=True):
+                self._memory.append(network.field_forward(rows, probe, *places))
+            return
+        outputs = []
         for index in range(2):
             critic = _Critic(rows, probe, n_obs, [w[index] for w in weights], [b[index, 0] for b in biases])
             outputs.append(critic.outputs(biases[-1][index, 0]))
             self._critics.append(critic)
-        self.value, self.gradient, self.second = (torch.stack(pair) for pair in zip(*outputs, strict=True))
+        self.value, self.gradient, self.second = (torch.stack(parts) for parts in zip(*outputs, strict=True))
 
-    def backward(self, d_value: Tensor, d_gradient: Tensor, d_second: Tensor, into: Sequence[Tensor]) -> None:
-        """What the derivatives by the three make of those by the weights, then the biases: written `into` them."""
-        half = len(into) // 2
+    def backward(self, d_value: Tensor, d_gradient: Tensor, d_second: Tensor) -> None:
+        """Writes what the derivatives by the three make of those by the weights and biases."""
+        if self._pair:
+            given = (x.contiguous() for x in (d_value, d_gradient, d_second))
+            for network, memory, *by in zip(self._pair, self._memory, *given, strict=True):
+                network.field_backward(self._rows, self._probe, *by, memory)
+            return
+        half = len(self._into) // 2
         for index, critic in enumerate(self._critics):
             d_weights, d_biases = critic.backward(d_value[index], d_gradient[index], d_second[index])
-            for place, found in zip(into[:half], d_weights, strict=True):
+            for place, found in zip(self._into[:half], d_weights, strict=True):
                 place[index].copy_(found)
-            for place, found in zip(into[half:], d_biases, strict=True):
+            for place, found in zip(self._into[half:], d_biases, strict=True):
                 place[index, 0].copy_(found)
 
 
@@ -144,12 +168,14 @@ class FieldFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, probe: Tensor, n_obs: int, *parameters: Tensor) -> tuple[Tensor, ...]:
         half = len(parameters) // 2
-        ctx.made, ctx.parameters = FieldPass(rows, probe, n_obs, parameters[:half], parameters[half:]), parameters
+        weights, biases = parameters[:half], parameters[half:]
+        ctx.gradients = [torch.empty_like(parameter) for parameter in parameters]
+        pair = native.twins(weights, biases, ctx.gradients[:half], ctx.gradients[half:])
+        ctx.made = FieldPass(rows, probe, n_obs, weights, biases, ctx.gradients, pair)
         return ctx.made.value, ctx.made.gradient, ctx.made.second
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_value: Tensor, d_gradient: Tensor, d_second: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = [torch.empty_like(parameter) for parameter in ctx.parameters]
-        ctx.made.backward(d_value, d_gradient, d_second, gradients)
-        return (None, None, None, *gradients)
+        ctx.made.backward(d_value, d_gradient, d_second)
+        return (None, None, None, *ctx.gradients)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from qgf_trainer import native
+
 _ALIGNED = 16  # numbers: each part starts where a tensor of its own could, or a product would depend on its place
 
 
@@ -66,14 +68,20 @@ class FlatAdam:
         """From now on."""
         self._adam.param_groups[0]["lr"] = learning_rate
 
-    def step(self, loss: Tensor) -> None:
-        """One step down the loss, with the derivatives by these parameters alone."""
-        self.flat.gradient.zero_()
+    def add(self, loss: Tensor) -> None:
+        """Add the derivatives of the loss by these parameters alone to their `grad`."""
         loss.backward(inputs=self.flat.parameters)
-        self.step_with_gradients()
 
-    def step_with_gradients(self) -> None:
-        """One step down what was written to the parameters' `grad`."""
+    def step(self) -> None:
+        """One step down what stands in the parameters' `grad`."""
+        entry = self._adam.state.get(self.flat.vector)
+        if entry:
+            group, step = self._adam.param_groups[0], float(entry["step"]) + 1.0
+            mean, square = (entry[key] for key in self._MOMENTS)
+            vectors = native.AdamVectors(self.flat.vector, self.flat.gradient, mean, square)
+            if native.adam(vectors, step, group["lr"], group["betas"], group["eps"]):
+                entry["step"].fill_(step)
+                return
         self._adam.step()
 
     def state(self) -> dict[str, Tensor]:

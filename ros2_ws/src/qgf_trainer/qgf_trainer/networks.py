@@ -14,7 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qgf_trainer import native
 from qgf_trainer.dense import climb_values, parameters_of, perceptron, regress_twins, twins
+
+_NATIVE = native.NativeCache()
 
 
 def gradient_of(parameter: Tensor) -> Tensor:
@@ -63,24 +66,40 @@ class TwinCritic(nn.Module):
         return h.squeeze(-1)
 
     def values(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The same, faster, and differentiable only once."""
-        return twins(torch.cat((observation, action), dim=-1), list(self.weights), list(self.biases))
+        """The same, faster, and not differentiable."""
+        with torch.no_grad():
+            x = torch.cat((observation, action), dim=-1)
+            pair = self.native()
+            if not pair:
+                return twins(x, list(self.weights), list(self.biases))
+            values = x.new_empty((2, len(x)))
+            for network, value in zip(pair, values, strict=True):
+                network.climb(x, False, value)
+            return values
+
+    def native(self) -> list[native.NativeNetwork] | None:
+        """Both critics in machine code, where there is such for them."""
+
+        def make() -> list[native.NativeNetwork] | None:
+            weights, biases = list(self.weights), list(self.biases)
+            if weights[0].grad is None:
+                return native.twins(weights, biases, None, None)
+            return native.twins(weights, biases, [gradient_of(w) for w in weights], [gradient_of(b) for b in biases])
+
+        return _NATIVE.of(self, self.weights[0], self.biases[-1], make)
 
     def regress(self, observation: Tensor, action: Tensor, target: Tensor, weight: float) -> Tensor:
         """The same values for a step of regression alone: what weight * sum over the critics of mean (Q - target)^2,
         target (B,), has for derivatives is written to the parameters' `grad`."""
-        parameters = [*self.weights, *self.biases]
         with torch.inference_mode():
             x = torch.cat((observation, action), dim=-1)
-            into = [gradient_of(parameter) for parameter in parameters]
+            if pair := self.native():
+                values = x.new_empty((2, len(x)))
+                for network, value in zip(pair, values, strict=True):
+                    network.regress(x, target, weight, value)
+                return values
+            into = [gradient_of(parameter) for parameter in (*self.weights, *self.biases)]
             return regress_twins(x, target, weight, list(self.weights), list(self.biases), into)
-
-    def climbed(self, observation: Tensor, action: Tensor, critics: int) -> Tensor:
-        """Q values (critics, B) of the first critics, differentiable once, by the action alone: for the actor."""
-        h = torch.cat((observation, action), dim=-1)
-        weights, biases = [w.detach() for w in self.weights], [b.detach() for b in self.biases]
-        values = [perceptron(h, [w[i].T for w in weights], [b[i, 0] for b in biases]) for i in range(critics)]
-        return torch.stack(values).squeeze(-1)
 
 
 class Actor(nn.Module):
@@ -100,12 +119,24 @@ class Actor(nn.Module):
 
     @torch.jit.unused
     def actions(self, observation: Tensor) -> Tensor:
-        """The same, faster for a batch, and differentiable only once."""
-        return torch.tanh(perceptron(observation, *parameters_of(self.net)))
+        """The same, faster for a batch, and not differentiable."""
+        with torch.no_grad():
+            if networks := self._native():
+                return networks[0].climb(observation, False)[0].tanh_()
+            return torch.tanh(perceptron(observation, *parameters_of(self.net)))
+
+    @torch.jit.unused
+    def _native(self) -> list[native.NativeNetwork] | None:
+        layers = [layer for layer in self.net if isinstance(layer, nn.Linear)]
+        return _NATIVE.of(self, layers[0].weight, layers[-1].bias, lambda: native.perceptron(layers))
 
     @torch.jit.unused
     def climb(self, critic: TwinCritic, observation: Tensor) -> None:
         """The derivatives of -mean Q(s, pi(s)), of the first critic, are written to the parameters' `grad`."""
+        networks, pair = self._native(), critic.native()
+        if networks and pair:
+            networks[0].ascend(pair[0], observation)
+            return
         weights, biases = parameters_of(self.net)
         first = [weight[0].T for weight in critic.weights], [bias[0, 0] for bias in critic.biases]
         with torch.inference_mode():
@@ -149,13 +180,49 @@ class GaussianActor(nn.Module):
 
     @torch.jit.unused
     def distributions(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, faster for a batch, and differentiable only once."""
-        trunk = [layer for layer in self.trunk if isinstance(layer, nn.Linear)]
-        heads = (self.mean, self.log_std)
-        weights = [*(layer.weight for layer in trunk), torch.cat([head.weight for head in heads])]
-        biases = [*(layer.bias for layer in trunk), torch.cat([head.bias for head in heads])]
-        mean, log_std = perceptron(observation, weights, biases).chunk(2, dim=-1)
-        return mean, log_std.clamp(*self._LOG_STD)
+        """The same, faster for a batch, and not differentiable."""
+        networks = self._native()
+        with torch.no_grad():
+            if not networks:
+                return self.distribution(observation)
+            mean, log_std = networks[0].climb(observation, False)[0].chunk(2, dim=-1)
+            return mean, log_std.clamp(*self._LOG_STD)
+
+    @torch.jit.unused
+    def _native(self) -> list[native.NativeNetwork] | None:
+        layers = [*(layer for layer in self.trunk if isinstance(layer, nn.Linear)), self.mean, self.log_std]
+        return _NATIVE.of(self, layers[0].weight, layers[-1].bias, lambda: native.perceptron(layers, heads=2))
+
+    @torch.jit.unused
+    def climb(self, critic: TwinCritic, observation: Tensor, drawn: Tensor, temperature: float) -> Tensor:
+        """The derivatives of mean (alpha log pi(a | s) - min_i Q_i(s, a)), a = `squash` of what is drawn, are written
+        to the parameters' `grad`. Returns log pi(a | s) (B,)."""
+        networks, pair = self._native(), critic.native()
+        if not (networks and pair):
+            action, log_probability = squash(*self.distribution(observation), drawn)
+            loss = (temperature * log_probability - critic(observation, action).min(0).values).mean()
+            parameters = list(self.parameters())
+            for parameter, found in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                gradient_of(parameter).copy_(found)
+            return log_probability.detach()
+        with torch.inference_mode():
+            z, kept = networks[0].climb(observation, True)
+            mean, log_std = z.chunk(2, dim=-1)
+            inside = (log_std >= self._LOG_STD[0]) & (log_std <= self._LOG_STD[1])
+            log_std = log_std.clamp(*self._LOG_STD)
+            spread = log_std.exp() * drawn
+            action, log_probability = _squashed(mean + spread, log_std, drawn)
+            x = torch.cat((observation, action), dim=-1)
+            (first, of_first), (second, of_second) = (network.climb(x, True) for network in pair)
+            per_row = -1.0 / len(x)
+            lower = (first <= second).to(x.dtype).mul_(per_row)
+            d_action = pair[0].descend(lower, of_first, own=False, by_input_from=critic.n_obs)
+            d_action += pair[1].descend(per_row - lower, of_second, own=False, by_input_from=critic.n_obs)
+            # d log pi / du = 2 tanh u
+            d_u = torch.ops.aten.tanh_backward(d_action, action).add_(action, alpha=-2.0 * temperature * per_row)
+            d_log_std = (d_u * spread).add_(temperature * per_row).mul_(inside)
+            networks[0].descend(torch.cat((d_u, d_log_std), dim=-1), kept, own=True)
+            return log_probability
 
 
 def squash(mean: Tensor, log_std: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +231,10 @@ def squash(mean: Tensor, log_std: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor
     log pi(a) = sum_i [-x_i^2 / 2 - log std_i - log(2 pi) / 2 - log(1 - a_i^2)]; the last logarithm as
     2 (log 2 - u - softplus(-2 u)), which keeps its digits where a rounds to 1.
     """
-    u = mean + log_std.exp() * drawn
+    return _squashed(mean + log_std.exp() * drawn, log_std, drawn)
+
+
+def _squashed(u: Tensor, log_std: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     gaussian = -0.5 * drawn.square() - log_std - 0.5 * math.log(2.0 * math.pi)
     slope = 2.0 * (math.log(2.0) - u - nn.functional.softplus(-2.0 * u))
     return torch.tanh(u), (gaussian - slope).sum(-1)

@@ -38,6 +38,14 @@ class FieldLosses(NamedTuple):
     """mean relu(v^T H_aa v + margin)"""
 
 
+class FieldWeights(NamedTuple):
+    """What the terms are multiplied by."""
+
+    mixed_partial: float
+    field_consistency: float
+    curvature: float
+
+
 class _Field(NamedTuple):
     value: Tensor  # (2, B): Q at s
     gradient: Tensor  # (2, 3, n, n_act) at s + eps, s' and s, in the first n rows
@@ -73,6 +81,19 @@ def _losses(field: _Field, margin: float | Tensor) -> FieldLosses:
         (following - here).square().sum() / (batch * n_act),
         torch.relu(field.second_derivative + margin).sum() / batch,
     )
+
+
+def _derivatives(field: _Field, weights: FieldWeights, margin: float) -> tuple[Tensor, Tensor]:
+    """Of the sum of the weighted losses by the field (2, 3 n, n_act) and by the second derivative (2, n)."""
+    noisy, following, here = field.gradient.unbind(1)
+    batch, n_act = here.shape[1:]
+    d_gradient = torch.empty_like(field.gradient)
+    d_noisy, d_following, d_here = d_gradient.unbind(1)
+    torch.sub(noisy, here, out=d_noisy).mul_(2.0 * weights.mixed_partial / (batch * n_act))
+    torch.sub(following, here, out=d_following).mul_(2.0 * weights.field_consistency / (batch * n_act))
+    torch.add(d_noisy, d_following, out=d_here).neg_()
+    d_second = (field.second_derivative > -margin).to(d_here.dtype).mul_(weights.curvature / batch)
+    return d_gradient.flatten(1, 2), d_second
 
 
 def q_gradient_field_losses(
@@ -215,7 +236,7 @@ class FieldStabiliser:
         self.terms = 0
         self._mean_square = 0.0
         self.scale = 0.0
-        self.latest: dict[str, float] = {}
+        self._latest: tuple[_Field, float] | None = None
         self._mixing: Tensor | None = None
 
     def set_terms(self, terms: Sequence[tuple[int, int]]) -> None:
@@ -271,13 +292,12 @@ class FieldStabiliser:
         parameters = [*critic.weights, *critic.biases]
         with torch.no_grad():
             rows = _rows(observation, action, next_observation, noise)
-            made = FieldPass(rows, probe, critic.n_obs, list(critic.weights), list(critic.biases))
-        field = made.gradient.requires_grad_(), made.second.requires_grad_()
-        loss = self._weighted(_Field(made.value, field[0].unflatten(1, (3, -1)), field[1]), reward_std)
-        d_gradient, d_second = torch.autograd.grad(loss, field)
-        with torch.no_grad():
+            into = [gradient_of(parameter) for parameter in parameters]
+            weights, biases = list(critic.weights), list(critic.biases)
+            made = FieldPass(rows, probe, critic.n_obs, weights, biases, into, critic.native())
             d_value = (made.value - target).mul_(2.0 * td_weight / len(target))
-            made.backward(d_value, d_gradient, d_second, [gradient_of(parameter) for parameter in parameters])
+            field = _Field(made.value, made.gradient.unflatten(1, (3, -1)), made.second)
+            made.backward(d_value, *_derivatives(field, *self._weights(field, reward_std)))
         return made.value
 
     def _due(self) -> bool:
@@ -304,29 +324,39 @@ class FieldStabiliser:
 
     def _weighted(self, field: _Field, reward_std: float) -> Tensor:
         """The sum of the weighted terms."""
+        weights, margin = self._weights(field, reward_std)
+        return sum(w * loss for w, loss in zip(weights, _losses(field, margin), strict=True))  # type: ignore[return-value]
+
+    def _weights(self, field: _Field, reward_std: float) -> tuple[FieldWeights, float]:
+        """What the terms are multiplied by, and the margin; keeps the scale G."""
         config = self.config
+        mixed_partial, field_consistency = config.every * config.mixed_partial, config.every * config.field_consistency
         if config.form == "paper":
-            losses = _losses(field, config.margin)
-            share, curvature_weight = 1.0, config.curvature
+            weights, margin = (
+                FieldWeights(mixed_partial, field_consistency, config.every * config.curvature),
+                config.margin,
+            )
         else:
             n_act = field.gradient.shape[-1]
             scale = self._track(field, config.cap * reward_std)
             # G mean relu(v'Hv / n + kappa G) = (G / n) mean relu(v'Hv + n kappa G)
-            losses = _losses(field, n_act * self.smoothness * scale)
-            share = min(1.0, self.smoothness / self._FULL_WEIGHT)
-            curvature_weight = config.curvature * scale / n_act
-        self.latest = {
-            "mixed_partial": float(losses.mixed_partial.detach()),
-            "field_consistency": float(losses.field_consistency.detach()),
-            "curvature": float(losses.curvature.detach()),
+            margin, share = n_act * self.smoothness * scale, min(1.0, self.smoothness / self._FULL_WEIGHT)
+            curvature = config.every * config.curvature * scale / n_act
+            weights = FieldWeights(share * mixed_partial, share * field_consistency, share * curvature)
+        self._latest = _Field(*(x.detach() for x in field)), margin
+        return weights, margin
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The unweighted losses of the last update that had them, and what they were weighted by."""
+        if self._latest is None:
+            return {}
+        losses = _losses(*self._latest)
+        return {
+            **{name: float(value) for name, value in zip(losses._fields, losses, strict=True)},
             "field_scale": self.scale,
             "smoothness_dial": self.smoothness,
         }
-        return share * config.every * (
-            config.mixed_partial * losses.mixed_partial
-            + config.field_consistency * losses.field_consistency
-            + curvature_weight * losses.curvature
-        )
 
     def _track(self, field: _Field, ceiling: float) -> float:
         """G: root of the bias-corrected moving average of mean g_i^2 at s over both critics, at most `ceiling`."""
@@ -338,8 +368,13 @@ class FieldStabiliser:
 
     def state(self) -> dict[str, float]:
         """Plain numbers for a checkpoint."""
-        return {"updates": self.updates, "terms": self.terms, "mean_square": self._mean_square, "scale": self.scale,
-                "smoothness": self.smoothness}
+        return {
+            "updates": self.updates,
+            "terms": self.terms,
+            "mean_square": self._mean_square,
+            "scale": self.scale,
+            "smoothness": self.smoothness,
+        }
 
     def restore(self, state: dict[str, float]) -> None:
         """Continue from `state()`."""

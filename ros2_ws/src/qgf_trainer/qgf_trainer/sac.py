@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qgf_trainer.agent import Agent, LearnerConfig, td_loss, td_target
 from qgf_trainer.flat import FlatAdam
-from qgf_trainer.networks import DeployedPolicy, GaussianActor, squash
+from qgf_trainer.networks import DeployedPolicy, GaussianActor, gradient_of, squash
 from qgf_trainer.q_gradient_field import FieldConfig
 from qgf_trainer.replay import Batch
 from qgf_trainer.rivals import PLAIN, RivalConfig
@@ -96,11 +96,11 @@ class SAC(Agent[GaussianActor]):
             next_value = soft_value(self.critic_target.values(following, next_action), log_probability, temperature)
             target = td_target(batch, next_value, self.config.gamma)
         values = self._update_critic(target, 0.5, states, batch.action, observation_std, reward_std)
-        action, log_probability = self._sample(observation)
-        climbed = self.critic.climbed(observation, action, 2)
-        self._update_actor(-soft_value(climbed, log_probability, temperature).mean(), states)
+        drawn = torch.randn(batch.action.shape, generator=self.generator, dtype=observation.dtype)
+        log_probability = self.actor.climb(self.critic, observation, drawn, temperature)
+        self._update_actor(states)
         if self.config.entropy == "auto":
-            self._update_temperature(log_probability.detach())
+            self._update_temperature(log_probability)
         self._critic_target_flat.approach(self.critic_optimiser.flat, self.config.tau)
         if self.updates % self._LATEST_EVERY == 0:
             self.latest = {
@@ -112,7 +112,8 @@ class SAC(Agent[GaussianActor]):
 
     def _update_temperature(self, log_probability: Tensor) -> None:
         """One step down -log alpha (log pi + target entropy): alpha rises while the entropy is below its target."""
-        self.temperature_optimiser.step(-(self.log_temperature * (log_probability + self.target_entropy).mean()).sum())
+        gradient_of(self.log_temperature).fill_(-(log_probability.mean() + self.target_entropy))
+        self.temperature_optimiser.step()
 
     def deployed(self) -> DeployedPolicy:
         """The policy as it is exported: the actor's squashed mean."""

@@ -77,12 +77,8 @@ class TD3(Agent[Actor]):
             target = td_target(batch, self.critic_target.values(following, next_action).min(0).values, config.gamma)
         values = self._update_critic(target, 1.0, states, batch.action, observation_std, reward_std)
         if self.updates % config.policy_delay == 0:
-            if self.rival is None:
-                self.actor.climb(self.critic, observation)
-                self.actor_optimiser.step_with_gradients()
-            else:
-                climbed = self.critic.climbed(observation, self.actor.actions(observation), 1)
-                self._update_actor(-climbed.mean(), states)
+            self.actor.climb(self.critic, observation)
+            self._update_actor(states)
             self._actor_target_flat.approach(self.actor_optimiser.flat, config.tau)
             self._critic_target_flat.approach(self.critic_optimiser.flat, config.tau)
         if self.updates % self._LATEST_EVERY == 0:

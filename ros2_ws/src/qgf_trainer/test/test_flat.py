@@ -28,7 +28,9 @@ def pair():
 def steps(ours, flat, theirs, adam, count):
     for _ in range(count):
         x = torch.randn(9, 5, dtype=torch.float64)
-        flat.step(loss_of(ours, x))
+        flat.flat.gradient.zero_()
+        flat.add(loss_of(ours, x))
+        flat.step()
         adam.zero_grad()
         loss_of(theirs, x).backward()
         adam.step()
