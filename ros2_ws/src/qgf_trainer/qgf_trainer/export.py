@@ -22,6 +22,7 @@ from qgf_core.q_field import Critic
 from qgf_sim.env import ArmEnv
 from qgf_trainer.config import TrainConfig, describe
 from qgf_trainer.evaluation import Episode
+from qgf_trainer.native_library import functions
 from qgf_trainer.networks import DeployedPolicy, TwinCritic
 
 _PROBES = 64
@@ -35,6 +36,7 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "gymnasium": gymnasium.__version__,
         "pybullet": str(pybullet.getAPIVersion()),
+        "updates": "torch" if functions(torch.float32) is None else "machine code",
     }
 
 

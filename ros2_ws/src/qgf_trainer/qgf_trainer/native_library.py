@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -57,9 +58,9 @@ def build() -> Path:
     """The library, made if it is not there. :raises OSError, subprocess.CalledProcessError: it cannot be."""
     name = _name()
     for folder in _folders():
-        if (folder / name).exists():
+        if (folder / name).exists() and _is_guarded(folder) and _is_guarded(folder / name):
             return folder / name
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         raise FileNotFoundError("no C++ compiler; on Debian and Ubuntu: sudo apt-get install g++")
     place = next(filter(_can_write, _folders()), None)
@@ -71,6 +72,7 @@ def build() -> Path:
     try:
         command = [*compiler.split(), *_flags(), str(SOURCES / "library.cpp"), "-o", unfinished]
         subprocess.run(command, check=True, capture_output=True, text=True)
+        Path(unfinished).chmod(0o644)  # as byte code: set-up may be another user's
         Path(unfinished).replace(path)
     finally:
         Path(unfinished).unlink(missing_ok=True)
@@ -95,12 +97,17 @@ def _folders() -> tuple[Path, Path]:
     return Path(__file__).parent / "__pycache__", cache / "qgf"
 
 
+def _is_guarded(path: Path) -> bool:
+    """Whether not everybody may write it."""
+    return not path.stat().st_mode & stat.S_IWOTH
+
+
 def _can_write(folder: Path) -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError:
         return False
-    return os.access(folder, os.W_OK)
+    return os.access(folder, os.W_OK) and _is_guarded(folder)
 
 
 @functools.cache

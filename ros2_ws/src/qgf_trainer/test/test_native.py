@@ -210,6 +210,19 @@ def test_it_is_made_once_and_anew_when_the_sources_change(elsewhere, monkeypatch
     assert sorted(path.suffix for path in (elsewhere / "made").iterdir()) == [".so", ".so"], "nothing unfinished"
 
 
+def test_what_everybody_may_write_is_not_trusted(elsewhere):
+    first = native_library.build()
+    first.parent.chmod(0o777)
+    assert native_library.build().parent == elsewhere / "cache"
+    (elsewhere / "cache").chmod(0o777)
+    with pytest.raises(PermissionError, match="can be written"):
+        native_library.build()
+    for folder in (first.parent, elsewhere / "cache"):
+        folder.chmod(0o755)
+    first.chmod(0o646)
+    assert native_library.build().parent == elsewhere / "cache" and first.stat().st_mode & 0o777 == 0o646
+
+
 @pytest.mark.parametrize("lack", ["compiler", "sources", "place"])
 def test_where_it_cannot_be_made_torch_does_it_and_it_is_said(elsewhere, monkeypatch, caplog, lack):
     if lack == "compiler":
