@@ -124,14 +124,6 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
     return 1.0 - 0.9 * min(max(done, 0.0), 1.0)
 
 
-def dial_at(config: TrainConfig, step: int) -> float:
-    """The dial of the scale-free form at a control step, where it is a number."""
-    assert config.field.smoothness != "auto"
-    learning = config.field.rise * (config.steps - config.warmup_steps)
-    risen = min(1.0, max(0.0, step - config.warmup_steps) / learning) if learning > 0.0 else 1.0
-    return risen * config.field.smoothness
-
-
 def has_reward_unit(config: TrainConfig) -> bool:
     """Whether the learner sees rewards in a unit of their own. Not with the published form, a plain critic or a rival:
     their weights are relative to the reward as it is."""

@@ -164,9 +164,6 @@ class FieldConfig:
     """Share, 0..1, that is left of the part of the state noise which all samples of an observation term's history have
     in common, and of the noise of terms without a history; scale-free form. Below 1 the mixed partial asks the critic
     to average over samples, and less to be dull."""
-    rise: float = 0.0
-    """Share, 0..1, of the training after its warm-up over which the dial rises from 0 to its value: a critic that knows
-    its task bears a higher one; scale-free form, not with `auto`, which moves the dial itself."""
     every: int = 4
     """The terms enter every k-th critic update with k times their weight; 1 is the paper's."""
     rows: int = 64
@@ -181,8 +178,6 @@ class FieldConfig:
                 raise ValueError("smoothness auto needs the scale-free form; the paper's has no dial")
         elif self.smoothness < 0:
             raise ValueError(f"smoothness {self.smoothness} must not be negative")
-        if not 0.0 <= self.rise <= 1.0:
-            raise ValueError(f"rise {self.rise} must lie in 0 .. 1")
         if not 0.0 <= self.common <= 1.0:
             raise ValueError(f"common {self.common} must lie in 0 .. 1")
         if self.every < 1 or self.rows < 0 or self.cap <= 0:

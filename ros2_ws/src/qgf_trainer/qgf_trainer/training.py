@@ -23,7 +23,7 @@ from qgf_sim.tasks import load_task
 from qgf_trainer.agent import Agent
 from qgf_trainer.auto_dial import AutoDial
 from qgf_trainer.checkpoint import previous_of
-from qgf_trainer.config import TrainConfig, dial_at, has_reward_unit, is_arm_task, learning_rate_factor
+from qgf_trainer.config import TrainConfig, has_reward_unit, is_arm_task, learning_rate_factor
 from qgf_trainer.curriculum import Curriculum
 from qgf_trainer.geometry import glance
 from qgf_trainer.gymnasium_task import GymnasiumTask
@@ -192,8 +192,6 @@ def train(
                     _set_reward_unit(agent, buffer.reward_rms(), config)
                 if step >= config.warmup_steps:
                     agent.set_learning_rate(learning_rate_factor(config, step))
-                    if config.field.smoothness != "auto":
-                        agent.stabiliser.smoothness = dial_at(config, step)
                     due = step // config.steps_per_update - before // config.steps_per_update
                     for _ in range(due * config.updates_at_once):
                         if agent.updates % _STATISTICS_EVERY == 0:
