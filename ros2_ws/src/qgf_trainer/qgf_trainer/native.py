@@ -72,6 +72,7 @@ class NativeNetwork:
 
     def __init__(self, parts: Parts, heads: int = 1) -> None:
         self._parts = parts  # keeps their memory
+        self._learns = parts.d_weights is not None and parts.d_biases is not None
         made = _functions(parts.weights[0].dtype)
         assert made is not None, "the caller looks"
         self._functions = made
@@ -103,7 +104,9 @@ class NativeNetwork:
 
     def descend(self, d_z: Tensor, kept: Kept, own: bool, by_input_from: int | None = None) -> Tensor | None:
         """From the derivative by z_L (B, out) that by the inputs from this one on, and, if its own are wanted, those by
-        the parameters, which are written to their places."""
+        the parameters, which are written to their places. :raises ValueError: they have none; here and below."""
+        if own:
+            self._check_learns()
         x, memory = kept
         rows, fan_in = x.shape
         d_x = None if by_input_from is None else x.new_empty((rows, fan_in - by_input_from))
@@ -116,6 +119,7 @@ class NativeNetwork:
     def regress(self, x: Tensor, target: Tensor, weight: float, value: Tensor) -> None:
         """Writes the values (B,) of x (B, in), and what weight * mean (value - target)^2 has for derivatives to the
         parameters' places."""
+        self._check_learns()
         rows = len(x)
         memory = x.new_empty(self._size("regress_memory", rows))
         self._functions.regress(
@@ -124,6 +128,7 @@ class NativeNetwork:
 
     def ascend(self, critic: NativeNetwork, observation: Tensor) -> None:
         """Writes the derivatives of -mean Q(s, tanh of this), s (B, in), to the parameters' places."""
+        self._check_learns()
         rows = len(observation)
         memory = observation.new_empty(self._size("ascend_memory", critic._address, rows))
         self._functions.ascend(self._address, critic._address, rows, _start(observation), memory.data_ptr())
@@ -144,11 +149,16 @@ class NativeNetwork:
         self, rows: Tensor, probe: Tensor, d_value: Tensor, d_gradient: Tensor, d_second: Tensor, kept: Tensor
     ) -> None:
         """Writes what the derivatives by the three make of those by the parameters to their places."""
+        self._check_learns()
         memory = rows.new_empty(self._size("field_memory", len(rows), len(probe)))
         self._functions.field_backward(
             self._address, len(rows), *probe.shape, _start(rows), _start(probe), _start(d_value), _start(d_gradient),
             _start(d_second), kept.data_ptr(), memory.data_ptr(),
         )  # fmt: skip
+
+    def _check_learns(self) -> None:
+        if not self._learns:
+            raise ValueError("the derivatives by these parameters have no place to be written to")
 
     def _size(self, measure: str, *arguments: int) -> int:
         key: tuple[str | int, ...] = (measure, *arguments)
