@@ -15,7 +15,7 @@ when its module is imported: nothing is ever compiled in a control loop. Other t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
@@ -46,25 +46,6 @@ def kernel_for(result: Any, *arguments: Any, any_order_of_sums: bool = False) ->
 
     def compile_it(function: F) -> F:
         kernel: F = _machine_code(function, result(*arguments), fastmath=relaxed)
-        return kernel
-
-    return compile_it
-
-
-DOUBLE_KINDS = (types.float32, types.float64)
-"""For kernels that serve networks in both."""
-
-
-def kernel_for_kinds(kinds: Sequence[Any], signature: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Machine code for each of these kinds of number, with sums in any order.
-
-    :param signature: of the kernel for one kind.
-    """
-
-    def compile_it(function: F) -> F:
-        signatures = [signature(kind) for kind in kinds]
-        relaxed = {"reassoc", "contract"}
-        kernel: F = _machine_code(function, signatures, fastmath=relaxed)
         return kernel
 
     return compile_it
