@@ -67,6 +67,8 @@ class Kept(NamedTuple):
 class NativeNetwork:
     """A perceptron with SiLU between its layers, whose parameters stay where they are.
 
+    Its methods raise ValueError where a tensor has not the size or type told: machine code would read beyond it.
+
     :param heads: the last so many layers all take what the last hidden layer gives; their outputs lie side by side.
     """
 
@@ -76,6 +78,7 @@ class NativeNetwork:
         made = _functions(parts.weights[0].dtype)
         assert made is not None, "the caller looks"
         self._functions = made
+        self._dtype, self._fan_in = parts.weights[0].dtype, parts.weights[0].shape[0]
         self._fan_out = sum(weight.shape[1] for weight in parts.weights[-heads:])
         self._layers = (_Layer * len(parts.weights))()
         nowhere: Sequence[Tensor | None] = [None] * len(self._layers)
@@ -97,9 +100,11 @@ class NativeNetwork:
     def climb(self, x: Tensor, keep: bool, out: Tensor | None = None) -> tuple[Tensor, Kept]:
         """z_L (B, out) of x (B, in), with what `descend` needs if it is to be kept."""
         x, rows = x.contiguous(), len(x)
+        place = self._at(x, rows * self._fan_in)
         memory = x.new_empty(self._size("climb_memory", rows, keep))
         out = x.new_empty((rows, self._fan_out)) if out is None else out
-        self._functions.climb(self._address, rows, x.data_ptr(), _start(out), keep, memory.data_ptr())
+        to = self._at(out, rows * self._fan_out)
+        self._functions.climb(self._address, rows, place, to, keep, memory.data_ptr())
         return out, Kept(x, memory)
 
     def descend(self, d_z: Tensor, kept: Kept, own: bool, by_input_from: int | None = None) -> Tensor | None:
@@ -111,7 +116,7 @@ class NativeNetwork:
         rows, fan_in = x.shape
         d_x = None if by_input_from is None else x.new_empty((rows, fan_in - by_input_from))
         self._functions.descend(
-            self._address, rows, x.data_ptr(), _start(d_z), own, by_input_from or 0,
+            self._address, rows, x.data_ptr(), self._at(d_z, rows * self._fan_out), own, by_input_from or 0,
             None if d_x is None else d_x.data_ptr(), memory.data_ptr(),
         )  # fmt: skip
         return d_x
@@ -123,15 +128,19 @@ class NativeNetwork:
         rows = len(x)
         memory = x.new_empty(self._size("regress_memory", rows))
         self._functions.regress(
-            self._address, rows, _start(x), _start(target), weight / rows, _start(value), memory.data_ptr()
-        )
+            self._address, rows, self._at(x, rows * self._fan_in), self._at(target, rows), weight / rows,
+            self._at(value, rows * self._fan_out), memory.data_ptr(),
+        )  # fmt: skip
 
     def ascend(self, critic: NativeNetwork, observation: Tensor) -> None:
         """Writes the derivatives of -mean Q(s, tanh of this), s (B, in), to the parameters' places."""
         self._check_learns()
         rows = len(observation)
         memory = observation.new_empty(self._size("ascend_memory", critic._address, rows))
-        self._functions.ascend(self._address, critic._address, rows, _start(observation), memory.data_ptr())
+        if critic._dtype != self._dtype or critic._fan_in != self._fan_in + self._fan_out or critic._fan_out != 1:
+            raise ValueError("the critic does not take what the actor does")
+        place = self._at(observation, rows * self._fan_in)
+        self._functions.ascend(self._address, critic._address, rows, place, memory.data_ptr())
 
     def field_forward(self, rows: Tensor, probe: Tensor, value: Tensor, gradient: Tensor, second: Tensor) -> Tensor:
         """`FieldFunction` of this critic: writes Q (B,), g (3 n, n_act) and v^T H_aa v (n,); returns what
@@ -140,8 +149,8 @@ class NativeNetwork:
         kept = rows.new_empty(self._size("field_kept", len(rows), n))
         memory = rows.new_empty(self._size("field_memory", len(rows), n))
         self._functions.field_forward(
-            self._address, len(rows), n, n_act, _start(rows), _start(probe), _start(value), _start(gradient),
-            _start(second), kept.data_ptr(), memory.data_ptr(),
+            self._address, len(rows), n, n_act, *self._field(rows, probe, value, gradient, second), kept.data_ptr(),
+            memory.data_ptr(),
         )  # fmt: skip
         return kept
 
@@ -152,9 +161,25 @@ class NativeNetwork:
         self._check_learns()
         memory = rows.new_empty(self._size("field_memory", len(rows), len(probe)))
         self._functions.field_backward(
-            self._address, len(rows), *probe.shape, _start(rows), _start(probe), _start(d_value), _start(d_gradient),
-            _start(d_second), kept.data_ptr(), memory.data_ptr(),
+            self._address, len(rows), *probe.shape, *self._field(rows, probe, d_value, d_gradient, d_second),
+            kept.data_ptr(), memory.data_ptr(),
         )  # fmt: skip
+
+    def _field(self, rows: Tensor, probe: Tensor, value: Tensor, gradient: Tensor, second: Tensor) -> list[int]:
+        """Where these begin."""
+        n, n_act = probe.shape
+        valued = len(rows) - 2 * n
+        if not (0 < n <= valued and 0 < n_act < self._fan_in and self._fan_out == 1):
+            raise ValueError(f"{len(rows)} rows and a probe {tuple(probe.shape)} are no batch with a field")
+        sizes = len(rows) * self._fan_in, n * n_act, valued, 3 * n * n_act, n
+        return [self._at(x, size) for x, size in zip((rows, probe, value, gradient, second), sizes, strict=True)]
+
+    def _at(self, x: Tensor, size: int) -> int:
+        """Where an array of so many numbers of this network's kind begins."""
+        if x.numel() != size or x.dtype != self._dtype or not x.is_cpu:
+            found = f"{tuple(x.shape)}, {x.dtype}, {x.device}"
+            raise ValueError(f"a tensor of {found}: {size} numbers of {self._dtype} on the processor are needed")
+        return _start(x)
 
     def _check_learns(self) -> None:
         if not self._learns:
@@ -225,6 +250,8 @@ def adam(vectors: AdamVectors, step: float, rate: float, decays: tuple[float, fl
     made = _functions(parameter.dtype) if parameter.is_cpu else None
     if made is None:
         return False
+    if any(vector.shape != parameter.shape or vector.dtype != parameter.dtype for vector in vectors):
+        raise ValueError("the vectors differ in length or type")
     made.adam(len(parameter), *map(_start, vectors), step, rate, *decays, epsilon)
     return True
 

@@ -2,9 +2,9 @@
 """The machine code of `csrc/`: made once by the computer's C++ compiler, kept beside the byte code of this module.
 
 Set-up makes it; a program that does not find it makes it when it starts (a few seconds). Where that cannot be, for want
-of a compiler or of a place to write, the updates run on torch alone, which takes about a third longer. The name of the
-file tells what it was made of: sources, instructions of the processor and flags. It is trusted as byte code is: whoever
-can write there can change the program itself.
+of a compiler or of a place to write, the updates run on torch alone, which takes about a quarter longer. The name of
+the file tells what it was made of: sources, instructions of the processor and flags. It is trusted as byte code is:
+whoever can write there can change the program itself.
 """
 
 from __future__ import annotations

@@ -136,6 +136,38 @@ def test_what_does_not_learn_has_no_derivatives_to_write():
         first.descend(torch.randn(4, 2)[:, :1], kept, own=False, by_input_from=3)
 
 
+def test_what_does_not_fit_is_refused_before_machine_code_reads_beyond_it():
+    torch.manual_seed(0)
+    critic, actor = TwinCritic(3, 1, (8,)), Actor(3, 1, (8,))
+    for parameter in (*critic.parameters(), *actor.parameters()):
+        parameter.grad = torch.zeros_like(parameter)
+    s, a, target = torch.randn(6, 3), torch.randn(6, 1), torch.zeros(6)
+    for action in (torch.randn(6, 2), a.double()):
+        with pytest.raises(ValueError, match="needed"):
+            critic.values(s, action)
+        with pytest.raises(ValueError, match="needed"):
+            critic.regress(s, action, target, 1.0)
+    with pytest.raises(ValueError, match="needed"):
+        critic.regress(s, a, target[:5], 1.0)
+    with pytest.raises(ValueError, match="needed"):
+        actor.climb(critic, torch.randn(6, 4))
+    with pytest.raises(ValueError, match="does not take"):
+        actor.climb(TwinCritic(4, 1, (8,)), s)
+    first = critic.native()[0]
+    g, second, rows = torch.empty(6, 1), torch.empty(2), torch.randn(10, 4)
+    for value, probe, gradient in (
+        (torch.empty(5), torch.ones(2, 1), g),
+        (torch.empty(6), torch.ones(2, 1).double(), g),
+        (torch.empty(6), torch.ones(2, 1), g[:5]),
+        (torch.empty(2), torch.ones(4, 1), torch.empty(12, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"needed|no batch"):
+            first.field_forward(rows, probe, value, gradient, second)
+    vector = torch.zeros(4)
+    with pytest.raises(ValueError, match="differ"):
+        native.adam(native.AdamVectors(vector, vector, torch.zeros(3), vector), 1.0, 0.1, (0.9, 0.999), 1e-8)
+
+
 @pytest.mark.parametrize(("dtype", "allowed"), KINDS)
 @pytest.mark.parametrize("n_act", [1, 3])
 def test_soft_ascent_equals_autograd(dtype, allowed, n_act):
@@ -175,7 +207,8 @@ for seed in range(6):
     parts = [torch.randn(*n, generator=g) for n in ((32, 6), (32, 2), (32,), (32, 6))]
     agent.update(Batch(*parts, torch.zeros(32)), torch.ones(6), 1.0)
 whole = torch.cat([p.detach().flatten() for p in (*agent.actor.parameters(), *agent.critic.parameters())])
-print(native_library.functions(torch.float32) is not None, *whole[::97].tolist())
+made = native_library.functions(torch.float32) is not None
+print(made, torch.backends.cpu.get_cpu_capability(), *whole[::97].tolist())
 """
 
 
@@ -183,7 +216,8 @@ def run(**environment):
     made = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=os.environ | environment, capture_output=True, text=True, check=True
     )
-    native_code, *numbers = made.stdout.split()
+    native_code, capability, *numbers = made.stdout.split()
+    assert capability == environment.get("ATEN_CPU_CAPABILITY", capability).upper()
     return native_code == "True", torch.tensor([float(number) for number in numbers]), made.stderr
 
 
