@@ -39,6 +39,8 @@ GOAL = (0.5, 0.1, 0.4)
 CELLS = ("fifo", "plain", "create_timer", "bare")
 SETTLE = 1.0
 """Left out at the beginning [s]: discovery and first calls."""
+OVERHEAD = 6.0
+"""What a run takes beside its measured time [s], for the estimate alone: start-up, the bundle, settling."""
 
 
 # ---------------------------------------------------------------------------------------- in the measured processes
@@ -351,14 +353,20 @@ def main() -> int:
     if options.cell:
         cell(options.cell, rates[0], options.seconds, options.cpu)
     flat: dict[str, float] = {}
+    done, total = 0, len(rates) * options.runs * len(CELLS)
     for rate in rates:
         runs: dict[str, list[dict[str, float]]] = {}
         for number in range(options.runs):  # in turn, so that a drift of the machine meets all alike
             for name in CELLS:
-                print(f"{name} at {rate:g} Hz, run {number + 1} of {options.runs}", file=sys.stderr)
+                left, told = total - done, f"{name} at {rate:g} Hz, run {number + 1} of {options.runs}"
+                print(f"{told}: about {left * (options.seconds + OVERHEAD) / 60:.0f} min to go", file=sys.stderr)
                 figures = measure(name, rate, options.seconds, options.cpu)
+                done += 1
                 if figures is not None:
                     runs.setdefault(name, []).append(figures)
+                    parts = [f"{key} {100 * figures[key]:.3f} %" for key in ("late10", "late50")]
+                    parts += [f"{key} {figures[key]:.0f}" for key in ("latency_p99_us", "cpu_us")]
+                    print(f"  {', '.join(parts)}", file=sys.stderr)
         for name, found in runs.items():
             for key in found[0]:
                 values = [figures[key] for figures in found]

@@ -337,6 +337,9 @@ def check_kernel() -> Iterator[Finding]:
     if not settings and Path("/proc/config.gz").is_file():
         settings = gzip.decompress(Path("/proc/config.gz").read_bytes()).decode()
     yield preemption(platform.version(), cmdline.read_text() if cmdline.is_file() else "", settings)
+    processors = Path("/proc/cpuinfo")
+    if processors.is_file():
+        yield virtualisation(processors.read_text())
 
 
 def preemption(version: str, cmdline: str, config: str) -> Finding:
@@ -365,6 +368,21 @@ def preemption(version: str, cmdline: str, config: str) -> Finding:
     if not model:
         return Finding("ok", "preemption", "the kernel does not tell; if the loop is late by ms, " + remedy)
     return Finding("warn", "preemption", f"{model}: the kernel's own threads may keep the loop waiting for ms", remedy)
+
+
+def virtualisation(processors: str) -> Finding:
+    """Whether somebody else's processors are shared.
+
+    :param processors: /proc/cpuinfo.
+    """
+    flags = {word for line in processors.splitlines() if line.startswith("flags") for word in line.split()}
+    if "hypervisor" not in flags:
+        return Finding("ok", "processors", "the machine's own")
+    remedy = (
+        "run an arm's loop on a machine of its own; if its host limits this one's processor time, stay_awake, which "
+        "uses it up, does harm: stay_awake:=false"
+    )
+    return Finding("warn", "processors", "a virtual machine's: the host may stop the loop for ms, at any time", remedy)
 
 
 def sleeping_lateness(period: float = 0.002, cycles: int = 250) -> Finding:

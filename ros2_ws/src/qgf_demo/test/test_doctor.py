@@ -49,6 +49,13 @@ def test_a_kernel_that_keeps_the_loop_waiting(version, cmdline, config, level, w
     assert finding.level == level and word in str(finding), str(finding)
 
 
+def test_a_host_that_may_stop_the_loop():
+    own = "processor\t: 0\nflags\t\t: fpu sse avx2\nmodel name\t: a hypervisor's friend\n"
+    assert doctor.virtualisation(own).level == "ok"
+    finding = doctor.virtualisation(own.replace("avx2", "avx2 hypervisor lahf_lm"))
+    assert finding.level == "warn" and "stay_awake:=false" in str(finding)
+
+
 @pytest.mark.ros
 def test_two_who_command_one_arm_are_found_in_the_graph():
     import rclpy

@@ -261,6 +261,7 @@ class MonitorNode(Node):
 def report_message(judgement: Judgement, stamp: Time) -> SmoothnessReport:
     message = SmoothnessReport(level=int(judgement.verdict.level), summary=judgement.verdict.summary,
                                message_age=judgement.message_age,
+                               rough_in_simulation=judgement.verdict.rough_in_simulation,
                                joint_level=array.array("B", [int(level) for level in judgement.verdict.joints]))
     message.header.stamp = stamp
     for field in dataclasses.fields(judgement.report):

@@ -109,6 +109,21 @@ def test_the_verdict_names_the_figure_the_joint_and_the_bound():
     assert smooth.summary == "smooth: 0 RMS above 10 Hz on a, 50 Hz"
 
 
+def test_a_policy_that_was_rough_in_simulation_is_not_called_smooth():
+    bound = CONFIG.sources["raw_action"].band_rms.warn
+    band, ratio = np.array([0.0, 0.03]), np.array([0.0, 0.2])
+    for usual, rough in [(0.99 * bound, False), (bound, True), (0.15, True)]:
+        compared = report(band_rms=band, baseline=np.array([0.01, usual]), baseline_ratio=ratio)
+        verdict = settled(SourceHealth("raw_action", CONFIG), compared, [0.9, 0.9])
+        assert (verdict.level, verdict.rough_in_simulation) == (Level.OK, rough)
+        assert verdict.summary.startswith("smooth: ") != rough
+    assert verdict.summary == ("no rougher than in simulation, but rough there (0.15 RMS on b, bound 0.08): "
+                               "0.03 RMS above 10 Hz on b")
+    alarmed = report(band_rms=band, baseline=np.array([0.01, 0.15]), baseline_ratio=np.array([0.0, 9.0]))
+    verdict = settled(SourceHealth("raw_action", CONFIG), alarmed, [0.9, 0.9])
+    assert verdict.level == Level.ERROR and not verdict.rough_in_simulation
+
+
 def test_late_and_lost_messages():
     late = settled(SourceHealth("command", CONFIG), report(overruns=50))
     assert late.level == Level.ERROR

@@ -261,12 +261,15 @@ class ArmModel:
         policy = self.policy(now)
         rough = max((row.level for row in rows), key=SEVERITY.index, default=Level.STALE)
         smooth = {Level.OK: "smooth", Level.WARN: "getting rough", Level.ERROR: "ROUGH", Level.STALE: "not measured"}
+        word = smooth[rough]
+        if rough == Level.OK and report is not None and report.rough_in_simulation:
+            word = "no rougher than in simulation"
         summary = "no report" if report is None else report.summary
         if report is not None and stale:
             summary = f"no report for {now - arrival:.0f} s: is the monitor running?"
         unit = INTERFACE_UNITS.get(self._sent, "SI") if source == "command" else UNITS[source]
         worst = max(level, policy.level, key=SEVERITY.index)
-        return View(source, unit, joint, f"{policy.mode}, {smooth[rough]}", worst, summary, source in self._captured,
+        return View(source, unit, joint, f"{policy.mode}, {word}", worst, summary, source in self._captured,
                     rows, self._trace(joint, now), self._spectrum(source, joint, now),
                     self._histograms(report, source), policy)
 

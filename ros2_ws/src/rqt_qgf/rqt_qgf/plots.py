@@ -7,6 +7,7 @@ Their keys stand in the titles above them, where they hide no curve.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pyqtgraph as pg
@@ -21,11 +22,49 @@ WIDTH = 1.6
 QUANTITIES = {"rad/s": "velocity", "rad": "position", "N m": "effort"}
 
 
+TICK_TEXT = 60
+"""About as wide as a duration's text and a gap [px]."""
+
+
+class DecadeAxis(pg.AxisItem):
+    """A logarithmic axis whose numbers do not lie over each other: 1, 2, 5 of each power of ten where there is room,
+    else the powers, else some of them."""
+
+    def logTickValues(  # pyqtgraph's names, here and below
+        self, minVal: float, maxVal: float, size: float, stdTicks: object
+    ) -> list[tuple[None, list[float]]]:
+        """Exponents that carry a number."""
+        return [(None, numbered_exponents(minVal, maxVal, size))]
+
+    def logTickStrings(self, values: Sequence[float], scale: float, spacing: object) -> list[str]:
+        """The numbers."""
+        return [f"{10.0**value * scale:.3g}" for value in values]
+
+
+_LINE = 16.0  # [px] that a number takes on an upright axis, with a gap
+
+
+def numbered_exponents(low: float, high: float, size: float) -> list[float]:
+    """Decimal exponents from low to high that carry a number on an upright axis of `size` [px]."""
+    decade = size / (high - low)  # [px]
+    powers = [float(k) for k in range(math.ceil(low), math.floor(high) + 1)]
+    if math.log10(2.0) * decade < _LINE:  # too near each other: every second, third, .. power
+        step = math.ceil(_LINE / decade)
+        return [k for k in powers if k % step == 0] or powers[:1] or [(low + high) / 2]
+    first = math.floor(low)
+    steps = [first + k + math.log10(digit) for k in range(math.ceil(high) - first + 1) for digit in (1, 2, 5)]
+    inside = [x for x in steps if low <= x <= high]
+    if len(inside) > 1:
+        return inside
+    count = min(3, max(1, int(size / _LINE)))  # a part of a decade: wherever these fall
+    return [low + (high - low) * (i + 0.5) / count for i in range(count)]
+
+
 class Plot(pg.PlotWidget):
     """A plot in the dashboard's theme."""
 
-    def __init__(self, bottom: str, left: str) -> None:
-        super().__init__()
+    def __init__(self, bottom: str, left: str, axes: dict[str, pg.AxisItem] | None = None) -> None:
+        super().__init__(axisItems=axes or {})
         self._labels = {"bottom": bottom, "left": left}
         item = self.getPlotItem()
         item.showGrid(x=True, y=True, alpha=0.15)
@@ -108,7 +147,7 @@ class SpectrumPlot(Plot):
     """Spectrum of the chosen joint with its baseline, its peaks and the cutoff."""
 
     def __init__(self) -> None:
-        super().__init__("frequency [Hz]", "")
+        super().__init__("frequency [Hz]", "", {"left": DecadeAxis("left")})
         self.getPlotItem().setLogMode(y=True)
         self._baseline = self.plot(antialias=True, connect="finite")
         self._live = self.plot(antialias=True, connect="finite")
@@ -190,6 +229,7 @@ class HistogramPlot(Plot):
         self._bars = pg.BarGraphItem(x=[], height=[], width=0.86)
         self.addItem(self._bars)
         self._edges: tuple[float, ...] = ()
+        self._labels_at: tuple[int, ...] = ()
 
     def apply(self, theme: Theme) -> None:
         """Take the theme's colours."""
@@ -208,12 +248,24 @@ class HistogramPlot(Plot):
         top = max(1, math.ceil(heights.max()))
         powers = [(math.log10(10**i + 1), f"{10**i}") for i in range(top + 1)]
         self.getPlotItem().getAxis("left").setTicks([[(0.0, "0"), *powers]])
-        if tuple(histogram.edges) != self._edges:
-            self._edges = tuple(histogram.edges)
-            step = max(1, math.ceil(len(self._edges) / 5))
-            ticks = [(i, duration(edge)) for i, edge in enumerate(self._edges) if i % step == 0 and math.isfinite(edge)]
-            self.getPlotItem().getAxis("bottom").setTicks([ticks])
-            self.reset_zoom()
+        edges = tuple(histogram.edges)
+        bottom = self.getPlotItem().getAxis("bottom")
+        labels_at = numbered_edges(edges, bottom.width())
+        if (edges, labels_at) != (self._edges, self._labels_at):
+            bottom.setTicks([[(i, duration(edges[i])) for i in labels_at]])
+            if edges != self._edges:
+                self.reset_zoom()
+            self._edges, self._labels_at = edges, labels_at
+
+
+def numbered_edges(edges: Sequence[float], width: float) -> tuple[int, ...]:
+    """Which edges of a histogram carry a number on an axis of this width [px]: the middle one and others as far apart
+    on both sides as their texts need."""
+    finite = [i for i, edge in enumerate(edges) if math.isfinite(edge)]
+    if not finite:
+        return ()
+    step = max(1, math.ceil(TICK_TEXT * (len(edges) - 1) / max(width, 1.0)))
+    return tuple(i for i in finite if (i - finite[len(finite) // 2]) % step == 0)
 
 
 def key(*entries: tuple[str, str, str]) -> str:

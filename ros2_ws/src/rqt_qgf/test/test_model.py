@@ -112,6 +112,15 @@ def test_late_messages_are_no_roughness(messages):
     assert (view.headline, view.level, view.summary) == ("ACTIVE, smooth", Level.WARN, "lost: 3%")
 
 
+@pytest.mark.parametrize(("levels", "headline"), [
+    ([0, 0, 0], "ACTIVE, no rougher than in simulation"), ([0, 1, 0], "ACTIVE, getting rough")])
+def test_a_policy_that_was_rough_in_simulation_is_not_called_smooth(messages, levels, headline):
+    model = ArmModel()
+    model.take_status(messages.status(), 0.0)
+    model.take_report(messages.report(joint_level=levels, rough_in_simulation=True), 0.0)
+    assert model.view("command", "", 0.0).headline == headline
+
+
 def test_histograms_of_periods_and_of_stages(messages):
     model = ArmModel()
     model.take_status(messages.status(), 0.0)

@@ -114,6 +114,35 @@ def test_of_peaks_close_to_each_other_the_highest_is_told_by_number():
     assert apart(frequency, density, 1.0) == {0, 1, 2, 3, 4} and apart(frequency, density, 100.0) == {0}
 
 
+def test_numbers_of_a_logarithmic_axis_do_not_lie_over_each_other():
+    from rqt_qgf.plots import numbered_exponents
+
+    assert numbered_exponents(-2.0, 0.0, 140) == pytest.approx([-2, -1.69897, -1.30103, -1, -0.69897, -0.30103, 0])
+    assert numbered_exponents(-4.3, 0.5, 140) == [-4, -3, -2, -1, 0]
+    assert numbered_exponents(-9.5, 3.0, 80) == [-9, -6, -3, 0, 3]
+    assert numbered_exponents(-0.52, -0.48, 140) == pytest.approx([-0.5133, -0.5, -0.4867], abs=1e-4)
+    assert numbered_exponents(0.4, 0.6, 20) == [0.5]
+    for low in np.linspace(-6.0, 2.0, 37):
+        for span in (0.01, 0.3, 0.7, 1.0, 1.7, 3.1, 8.0):
+            for size in (5, 40, 90, 140, 600):
+                found = numbered_exponents(low, low + span, size)
+                assert found and all(low - 1e-3 <= x <= low + span + 1e-3 for x in found)
+                pixels = np.diff(found) * size / span
+                assert len(found) == 1 or pixels.min() >= 11.0  # what the text of 11 px takes
+
+
+def test_numbers_below_a_histogram_do_not_lie_over_each_other(bench):
+    from rqt_qgf.plots import numbered_edges
+
+    edges = [-math.inf, *np.linspace(-0.005, 0.005, 21), math.inf]
+    for width in (30, 120, 300, 2000):
+        found = numbered_edges(edges, width)
+        assert found and 11 in found and all(math.isfinite(edges[i]) for i in found)
+        assert len(found) == 1 or np.diff(found).min() * width / (len(edges) - 1) >= 60 or width == 2000
+    assert len(numbered_edges(edges, 2000)) == 21
+    assert numbered_edges([-math.inf, math.inf], 100) == ()
+
+
 def test_stale_when_publishers_vanish(bench):
     bench.fill()
     bench.now += 5.0
