@@ -46,6 +46,8 @@ _LINE = 16.0  # [px] that a number takes on an upright axis, with a gap
 
 def numbered_exponents(low: float, high: float, size: float) -> list[float]:
     """Decimal exponents from low to high that carry a number on an upright axis of `size` [px]."""
+    if not high > low or size <= 0.0:
+        return [low]
     decade = size / (high - low)  # [px]
     powers = [float(k) for k in range(math.ceil(low), math.floor(high) + 1)]
     if math.log10(2.0) * decade < _LINE:  # too near each other: every second, third, .. power

@@ -122,6 +122,7 @@ def test_numbers_of_a_logarithmic_axis_do_not_lie_over_each_other():
     assert numbered_exponents(-9.5, 3.0, 80) == [-9, -6, -3, 0, 3]
     assert numbered_exponents(-0.52, -0.48, 140) == pytest.approx([-0.5133, -0.5, -0.4867], abs=1e-4)
     assert numbered_exponents(0.4, 0.6, 20) == [0.5]
+    assert numbered_exponents(0.4, 0.4, 20) == numbered_exponents(0.4, 0.6, 0) == [0.4]  # a plot without any room yet
     for low in np.linspace(-6.0, 2.0, 37):
         for span in (0.01, 0.3, 0.7, 1.0, 1.7, 3.1, 8.0):
             for size in (5, 40, 90, 140, 600):
