@@ -146,7 +146,8 @@ def _slots(stamps: Array, counted: Array, total: int) -> _Fit:
     off = scaled - counted
     off -= off.sum() / len(off)
     square = float(off @ off)
-    if off.max() - off.min() < 0.5:  # whatever the phase, every stamp rounds to what was counted
+    # Whatever the phase, every stamp rounds to what was counted. Two may count as one period: then they need two slots.
+    if off.max() - off.min() < 0.5 and np.diff(counted).min() > 0.0:
         deviation = math.sqrt(square / len(off))
         return _Fit(counted.astype(int), period, deviation, deviation, total)
     line = counted - 0.5 * counted[-1]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from qgf_core import smoothness as metrics
 from qgf_core.errors import MetricError
 from qgf_core.sliding_window import SlidingWindow, Window
+from qgf_core.time_grid import TimeGrid
 
 
 def feed(window: SlidingWindow, stamps: np.ndarray, values: np.ndarray) -> None:
@@ -181,6 +182,29 @@ def test_any_stamps_give_a_window_or_none(stamps, capacity):
             assert window.sample_rate > 0.0
             assert np.ptp(window.stamps) <= 0.7 + 1.5
             assert window.jitter().rms >= 0.0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from([0.05, 0.4, 0.45, 0.55, 0.9, 1.0, 1.0, 1.0, 1.0, 1.4, 1.6, 2.1, 3.0]), min_size=2,
+                max_size=80))
+def test_every_sample_has_a_slot_of_its_own_and_no_fewer_than_none_are_lost(intervals):
+    """Of two that come within half a period both used to take one slot, and -1 were lost: no message can tell that."""
+    grid = TimeGrid(0.02 * np.concatenate([[0.0], np.cumsum(intervals)]))
+    assert grid.slots[0] == 0 and np.diff(grid.slots).min() >= 1
+    assert grid.lost >= 0
+    if not grid.resampled:
+        assert grid.lost == len(grid.missing) == grid.slots[-1] + 1 - len(grid.stamps)
+        numbers = np.arange(1.0, len(grid.stamps) + 1.0)
+        spread = grid.spread(numbers[None])[0]
+        assert np.isfinite(spread).all() and np.isin(numbers[-3:], spread).all()
+
+
+@pytest.mark.parametrize("at", [0, 5, 50, 98])
+def test_one_message_that_comes_early_is_one_message(at):
+    intervals = np.full(99, 0.02)
+    intervals[at] = 0.009
+    grid = TimeGrid(np.concatenate([[0.0], np.cumsum(intervals)]))
+    assert grid.lost == 0 and grid.slots.tolist() == list(range(100))
 
 
 def test_period_jitter_of_the_window():
