@@ -129,19 +129,21 @@ class SourceHealth:
              f"lost: {100 * lost:.0f}% of the messages did not arrive"),
         ]
         level, bounds, text = max(judged, key=lambda entry: entry[0])
-        if level == Level.OK and report.publishers > 1:
-            return Verdict(Level.WARN, f"{report.publishers} publishers on one topic: the figures mix them", joints)
-        if level == Level.OK:
+        bound = self.config.sources[self._source].band_rms.warn
+        rough_there = compared and max(joints) == Level.OK and bool(np.max(report.baseline) >= bound)
+        if level > Level.OK:
+            text = f"{text} (bound {bounds.error if level == Level.ERROR else bounds.warn:g})"
+        elif report.publishers > 1:
+            level, text = Level.WARN, f"{report.publishers} publishers on one topic: the figures mix them"
+        else:
             worst = int(np.argmax(report.band_rms))
             figures = f"{report.band_rms[worst]:.3g} RMS {above} on {report.joint_names[worst]}"
-            bound = self.config.sources[self._source].band_rms.warn
-            if compared and np.max(report.baseline) >= bound:
+            text = f"smooth: {figures}, {report.rate:.4g} Hz"
+            if rough_there:
                 there = int(np.argmax(report.baseline))
                 usual = f"{report.baseline[there]:.3g} RMS on {report.joint_names[there]}, bound {bound:g}"
                 text = f"no rougher than in simulation, but rough there ({usual}): {figures}"
-                return Verdict(Level.OK, text, joints, rough_in_simulation=True)
-            return Verdict(Level.OK, f"smooth: {figures}, {report.rate:.4g} Hz", joints)
-        return Verdict(level, f"{text} (bound {bounds.error if level == Level.ERROR else bounds.warn:g})", joints)
+        return Verdict(level, text, joints, rough_there)
 
 
 def silent(age: float, reason: str = "", joints: int = 0) -> Verdict:

@@ -119,6 +119,8 @@ def test_a_policy_that_was_rough_in_simulation_is_not_called_smooth():
         assert verdict.summary.startswith("smooth: ") != rough
     assert verdict.summary == ("no rougher than in simulation, but rough there (0.15 RMS on b, bound 0.08): "
                                "0.03 RMS above 10 Hz on b")
+    late = settled(SourceHealth("raw_action", CONFIG), dataclasses.replace(compared, overruns=50), [0.9, 0.9])
+    assert late.level == Level.ERROR and late.rough_in_simulation and late.summary.startswith("late")
     alarmed = report(band_rms=band, baseline=np.array([0.01, 0.15]), baseline_ratio=np.array([0.0, 9.0]))
     verdict = settled(SourceHealth("raw_action", CONFIG), alarmed, [0.9, 0.9])
     assert verdict.level == Level.ERROR and not verdict.rough_in_simulation
