@@ -70,7 +70,7 @@ def soak(rate: float, minutes: float, fifo: bool, folder: Path, ears: subprocess
 
     period = round(1e9 / rate)
     total = round(60 * minutes * rate) + round(5 * rate)
-    begun, numbers, left_out_before = np.zeros((3, total), dtype=np.int64)
+    begun, numbers, left_out_before = np.full((3, total), -1)  # not zeros: their pages would come one by one, as a leak
     count, watched = 0, []
 
     class CountingPort(RosPort):
