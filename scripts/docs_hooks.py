@@ -16,8 +16,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "QUALITY_DECLARATION.md", "README.md", "benchmarks/RESULTS.md",
-           "benchmarks/HISTORY.md",
-           "docker/README.md", "launch/README.md")
+           "benchmarks/HISTORY.md", "docker/README.md", "launch/README.md")
 """Pages from outside docs/. On the site they lie below ``repository/``."""
 LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<target>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 
