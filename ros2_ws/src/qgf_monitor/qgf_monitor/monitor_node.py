@@ -37,6 +37,7 @@ from qgf_monitor.config import load_config
 from qgf_monitor.explanation import explain, policy_of, to_json
 from qgf_monitor.health import Level
 from qgf_monitor.inputs import KINDS, Input, command_kind
+from qgf_monitor.mishaps import Mishaps
 from qgf_monitor.monitor import Diagnosis, Judgement, Monitor
 from qgf_monitor.recorder import JOINT_STATE
 from qgf_monitor.reports import Figures, Report
@@ -123,9 +124,13 @@ class MonitorNode(Node):
         self.create_service(Trigger, "~/explain", self._explain)
         # On the steady clock: a stopped simulation must not silence the monitor.
         self.ticks = Ticks()
-        for rate, work in ((config.report_rate, self._report), (config.diagnostics_rate, self._diagnose),
-                           (config.critic_rate, self._look_at_field), (1.0, self._look_for_listeners)):
-            self.ticks.every(1.0 / rate, work)
+        logger = self.get_logger()
+        self._mishaps = Mishaps(lambda text: logger.error(text, throttle_duration_sec=10.0))
+        for name, rate, work in (("a report", config.report_rate, self._report),
+                                 ("the diagnostics", config.diagnostics_rate, self._diagnose),
+                                 ("the look at the critic", config.critic_rate, self._look_at_field),
+                                 ("the look for listeners", 1.0, self._look_for_listeners)):
+            self.ticks.every(1.0 / rate, self._mishaps.outlive(name, work))
         self.get_logger().info(f"watching {commands.topic_name} and {states.topic_name}")
 
     def _parameter(self, name, default, description):
@@ -219,7 +224,7 @@ class MonitorNode(Node):
             sent += 4 * figures.spectra.power.size
             self._spectra.publish(spectrum_message(figures))
         if self._due:
-            self.ticks.once(PAUSE, self._publish_spectra)
+            self.ticks.once(PAUSE, self._mishaps.outlive("the spectra", self._publish_spectra))
 
     def _look_at_field(self) -> None:
         """Take what the critic said of the states before, and ask it about the newest."""
@@ -235,6 +240,11 @@ class MonitorNode(Node):
         super().destroy_node()
 
     def _explain(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = False, "the explanation failed; see the log and /diagnostics"
+        self._mishaps.outlive("an explanation", lambda: self._find_causes(response))()
+        return response
+
+    def _find_causes(self, response: Trigger.Response) -> None:
         self._drain(time.monotonic())
         monitor = self.monitor
         try:
@@ -246,16 +256,20 @@ class MonitorNode(Node):
         _, manifest, act = self._policy or ("", None, None)
         causes = explain(monitor.recorder, monitor.config, manifest, act)
         response.success, response.message = not math.isnan(causes[0].score), to_json(causes)
-        return response
 
     def _diagnose(self) -> None:
-        self.monitor.recorder.publishers.update(
-            {name: self.count_publishers(subscription.topic_name) for name, subscription in self._topics.items()})
-        message = DiagnosticArray()
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.status = [diagnostic_status(self.get_fully_qualified_name(), entry)
-                          for entry in self.monitor.diagnose(time.monotonic())]
-        self._diagnostics.publish(message)
+        entries: list[Diagnosis] = []
+        try:
+            self.monitor.recorder.publishers.update(
+                {name: self.count_publishers(subscription.topic_name) for name, subscription in self._topics.items()})
+            entries = self.monitor.diagnose(time.monotonic())
+        finally:  # of what went wrong it tells in any case
+            mishap = self._mishaps.diagnosis()
+            message = DiagnosticArray()
+            message.header.stamp = self.get_clock().now().to_msg()
+            message.status = [diagnostic_status(self.get_fully_qualified_name(), entry)
+                              for entry in [*entries, *([mishap] if mishap else [])]]
+            self._diagnostics.publish(message)
 
 
 def report_message(judgement: Judgement, stamp: Time) -> SmoothnessReport:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that publishes joint states and policy commands made of known sines, and now and then unusable messages.
 
-usage: synthetic_arm.py NAMESPACE RATE BAD, where BAD is 1 to mix in messages that cannot be used.
+usage: synthetic_arm.py NAMESPACE RATE KIND, where KIND is good, bad (messages that cannot be used among them) or bunched
+(now and then one more command, 0.3 periods after another, as of a loop on a busy machine).
 """
 
 from __future__ import annotations
@@ -64,19 +65,22 @@ def unusable(stamp: Time, k: int, rate: float) -> list[JointState | PolicyComman
 
 
 def main() -> None:
-    namespace, rate, bad = sys.argv[1], float(sys.argv[2]), sys.argv[3] == "1"
+    namespace, rate, kind = sys.argv[1], float(sys.argv[2]), sys.argv[3]
     rclpy.init()
     node = rclpy.create_node("policy_node", namespace=namespace)
     states = node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
     commands = node.create_publisher(PolicyCommand, "~/command", 10)
     statuses = node.create_publisher(PolicyStatus, "~/status", 10)
-    start, begun, k = node.get_clock().now().nanoseconds, time.monotonic(), 0
+    start, begun, k, more = node.get_clock().now().nanoseconds, time.monotonic(), 0, 0
     while True:
         nanoseconds = start + round(k * 1e9 / rate)
         stamp = Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
         states.publish(joint_state(stamp, k / rate))
-        commands.publish(policy_command(stamp, k, rate))
-        if bad and k % 10 == 5:
+        commands.publish(policy_command(stamp, k + more, rate))
+        if kind == "bunched" and k % 10 == 5:
+            more, close = more + 1, nanoseconds + round(0.3e9 / rate)
+            commands.publish(policy_command(Time(sec=close // 10**9, nanosec=close % 10**9), k + more, rate))
+        if kind == "bad" and k % 10 == 5:
             later = Time(sec=stamp.sec, nanosec=stamp.nanosec + 1 if stamp.nanosec < 10**9 - 1 else stamp.nanosec)
             for message in unusable(later, k, rate):
                 (states if isinstance(message, JointState) else commands).publish(message)

@@ -37,8 +37,8 @@ def all_reports(listener):
 MONITOR = ["-m", "qgf_monitor.monitor_node", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
 
 
-def arm(bad: bool) -> list[str]:
-    return [str(ARM), NAMESPACE, str(RATE), "1" if bad else "0"]
+def arm(kind: str) -> list[str]:
+    return [str(ARM), NAMESPACE, str(RATE), kind]
 
 
 def check_figures(listener, report: SmoothnessReport, scale: float) -> None:
@@ -67,7 +67,7 @@ def check_figures(listener, report: SmoothnessReport, scale: float) -> None:
 
 def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_dies(listener, all_reports, start):
     monitor = start(MONITOR)
-    publisher = start(arm(bad=True))
+    publisher = start(arm("bad"))
     listener.until(lambda: all_reports(lambda r: r.window >= 1.98), "full windows of all four sources")
     listener.until(lambda: set(listener.spectra) == set(SOURCES), "spectra of all four sources")
     for source, scale in SOURCES.items():
@@ -120,11 +120,50 @@ def test_reports_of_known_signals_among_unusable_messages_until_the_publisher_di
     listener.until(lambda: all(listener.diagnostics[-1][name][0] == 3 for name in (*SOURCES, "policy")),
                    "diagnostics stale")
 
-    start(arm(bad=False))
+    start(arm("good"))
     listener.until(lambda: all_reports(lambda r: r.level != SmoothnessReport.STALE and r.window >= 1.98),
                    "reports of the publisher that came back")
     for source, scale in SOURCES.items():
         check_figures(listener, listener.latest(source), scale)
+
+
+def test_commands_within_half_a_period_of_each_other_neither_end_the_node_nor_are_lost(listener, all_reports, start):
+    monitor = start(MONITOR)
+    start(arm("bunched"))
+    listener.until(lambda: all_reports(lambda r: r.window >= 1.9), "full windows of all four sources")
+    first = len(listener.reports["command"])
+    listener.until(lambda: len(listener.reports["command"]) >= first + 10, "ten more reports")
+    assert monitor.popen.poll() is None
+    assert "monitor" not in listener.diagnostics[-1]
+    assert listener.latest("command").lost == 0
+
+
+FAILING = """
+import sys
+from qgf_monitor import monitor_node
+judge, calls = monitor_node.Monitor.judge, []
+def sometimes(self, now):
+    calls.append(now)
+    if 20 <= len(calls) < 25:
+        raise ZeroDivisionError("made by the test")
+    return judge(self, now)
+monitor_node.Monitor.judge = sometimes
+sys.exit(monitor_node.main())
+"""
+
+
+def test_an_error_nobody_foresaw_is_told_and_the_reports_go_on(listener, all_reports, start):
+    monitor = start(["-c", FAILING, *MONITOR[2:]])
+    start(arm("good"))
+    told = "a report failed: ZeroDivisionError: made by the test"
+    listener.until(lambda: listener.diagnostics and listener.diagnostics[-1].get("monitor") == (2, told), "the error")
+    first = len(listener.reports["command"])
+    listener.until(lambda: len(listener.reports["command"]) >= first + 10, "reports after it")
+    listener.until(lambda: all_reports(lambda r: r.window >= 1.98), "full windows of all four sources")
+    listener.until(lambda: listener.diagnostics[-1]["monitor"] == (1, told), "a warning when it is long ago")
+    assert monitor.popen.poll() is None
+    assert "Traceback" in monitor.error_text()
+    assert "please report" in monitor.error_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
