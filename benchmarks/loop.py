@@ -9,7 +9,8 @@ time is taken when publish has returned. A period longer than 1.1 (late10) or 1.
 is every deadline that was left out; the shares are of the deadlines due. Latency is from the take of the state to the
 return of publish. cpu_us is the whole process's.
 
-  fifo          SCHED_FIFO and mlockall (keys absent where the system does not permit them)
+  fifo          SCHED_FIFO and mlockall, on the processor that the node chooses for itself (keys absent where the system
+                does not permit them)
   plain         ordinary scheduling
   create_timer  the same work in a timer of rclpy with an executor's subscription, ordinary scheduling
   bare          SCHED_FIFO where permitted, and nothing but sleep from deadline to deadline: what the machine allows
@@ -145,7 +146,7 @@ class RunningNode:
     """The policy node, autostarted on a fresh bundle, spun by whoever calls `spin`.
 
     :param port: stands in for the node's RosPort, so that it can be watched.
-    :param cpu: processor that the loop's thread is kept on; -1 means any.
+    :param cpu: processor that the loop's thread is kept on; -1: as the node chooses.
     """
 
     def __init__(self, rate: float, fifo: bool, folder: Path, port, cpu: int = -1) -> None:
@@ -335,7 +336,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="a run's length (default: 30)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each cell; medians are printed (default: 3)")
     told = "keep the measured loop on this processor, such as one that the kernel's own threads were moved from"
-    parser.add_argument("--cpu", type=int, default=-1, help=f"{told} (default: -1, any)")
+    parser.add_argument("--cpu", type=int, default=-1, help=f"{told} (default: -1, as the node chooses)")
     parser.add_argument("--json", action="store_true", help="print one flat JSON object")
     parser.add_argument("--cell", choices=CELLS, help=argparse.SUPPRESS)
     parser.add_argument("--publisher", type=float, help=argparse.SUPPRESS)

@@ -379,8 +379,8 @@ def virtualisation(processors: str) -> Finding:
     if "hypervisor" not in flags:
         return Finding("ok", "processors", "the machine's own")
     remedy = (
-        "run an arm's loop on a machine of its own; if its host limits this one's processor time, stay_awake, which "
-        "uses it up, does harm: stay_awake:=false"
+        "run an arm's loop on a machine of its own; if its host limits this one's processor time, a processor that is "
+        "kept awake uses it up: look whether stay_awake:=false does better"
     )
     return Finding("warn", "processors", "a virtual machine's: the host may stop the loop for ms, at any time", remedy)
 

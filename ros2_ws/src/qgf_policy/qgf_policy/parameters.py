@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from qgf_core.errors import ConfigError
 from qgf_policy.command_filter import COMMAND_MODES
+from qgf_policy.settings import ANY, CHOSEN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +239,12 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         98,
     ),
     ParameterSpec(
-        "cpu", -1, "Processor that the control loop's thread is kept on; -1: any.", -1, 1023
+        "cpu",
+        CHOSEN,
+        "Processor that the control loop's thread is kept on. -1: with real-time priority the fastest and last that no "
+        "other policy node of this machine has; -2: any.",
+        ANY,
+        1023,
     ),
     ParameterSpec(
         "lock_memory",
@@ -249,8 +255,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "stay_awake",
         True,
-        "Keep the processors from sleeping while the control loop runs with real-time priority: they then wake in "
-        "time, and take more power. Needs the right to write /dev/cpu_dma_latency; without it the node says so.",
+        "Keep the loop's processor from sleeping while it runs with real-time priority, and all of them with cpu -2 or "
+        "where /sys/devices/system/cpu/cpuN/power/pm_qos_resume_latency_us may not be written: they then wake in time, "
+        "and take more power. Needs the right to write that file or /dev/cpu_dma_latency; without it the node says so.",
     ),
 )
 

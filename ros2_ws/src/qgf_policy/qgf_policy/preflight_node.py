@@ -23,8 +23,9 @@ from qgf_policy.checklist import Finding, Heard, HeardState, check_bundle, check
 from qgf_policy.conversions import nanoseconds
 from qgf_policy.parameters import PARAMETERS, defaults
 from qgf_policy.preflight import Preflight, prepare
-from qgf_policy.realtime import Awake, ask
-from qgf_policy.settings import RealtimeSettings
+from qgf_policy.processor import Awake, Seat
+from qgf_policy.realtime import ask
+from qgf_policy.settings import CHOSEN, RealtimeSettings
 
 
 class Listener(Node):
@@ -71,13 +72,15 @@ def realtime_notes() -> list[str]:
     """What the policy node would not be permitted, tried in a thread of its own that then ends."""
     notes: list[str] = []
     priority = next(int(spec.default) for spec in PARAMETERS if spec.name == "realtime_priority")
-    settings = RealtimeSettings(priority, stay_awake=True)
+    settings = RealtimeSettings(priority, cpu=CHOSEN, stay_awake=True)
 
     def try_out() -> None:
         notes.extend(ask(settings, threading.get_native_id()))
+        seat = Seat(settings, threading.get_native_id())
         awake = Awake(settings, threading.get_native_id())
         notes.extend(note for note in [awake.note] if note)
         awake.end()
+        seat.end()
 
     thread = threading.Thread(target=try_out)
     thread.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 import threading
 
 from qgf_policy.settings import RealtimeSettings
@@ -65,41 +64,6 @@ class Companions:
         """Back to ordinary scheduling."""
         for thread in self._changed:
             _set(thread, os.SCHED_OTHER, 0)
-
-
-class Awake:
-    """Keeps the processors from sleeping while a real-time loop runs, as other real-time programs do.
-
-    A processor that sleeps between two periods wakes late, and often with empty caches: the loop's work then takes
-    longer as well. Linux lets none sleep longer than asked for, as long as /dev/cpu_dma_latency is held open
-    (Documentation/power/pm_qos_interface.rst of the kernel).
-
-    :param settings: of the loop; without a priority there is nothing to do.
-    :param loop: native id of the loop's thread; one that did not get its priority needs none of this.
-    :param device: stands in for the kernel's in tests.
-    """
-
-    def __init__(self, settings: RealtimeSettings, loop: int, device: str = "/dev/cpu_dma_latency") -> None:
-        self.note = ""
-        """Why it is not so, although asked for."""
-        self._file = -1
-        if not (settings.stay_awake and settings.priority) or os.sched_getscheduler(loop) != os.SCHED_FIFO:
-            return
-        try:
-            self._file = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
-            os.write(self._file, struct.pack("i", 0))  # [us]
-        except OSError as error:
-            self.end()
-            self.note = (
-                f"stay_awake: {device} cannot be written ({error.strerror}), so the processors sleep between two "
-                "periods and wake late; let this user write it, or set it to false"
-            )
-
-    def end(self) -> None:
-        """Let them sleep again. The kernel does the same when the process ends."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
 
 
 def _set(thread: int, policy: int, priority: int) -> bool:

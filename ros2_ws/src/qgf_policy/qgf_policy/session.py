@@ -19,7 +19,8 @@ from qgf_policy.joint_state import JointState
 from qgf_policy.loop import ControlLoop, LoopReport
 from qgf_policy.parameters import PolicyParameters
 from qgf_policy.preflight import Preflight, warm_up
-from qgf_policy.realtime import Awake, Companions
+from qgf_policy.processor import Awake, Seat
+from qgf_policy.realtime import Companions
 from qgf_policy.references import ReferenceMessage
 from qgf_policy.ros_port import ClockPort, EstopPort, ReferencePort, RosPort
 from qgf_policy.settings import RealtimeSettings
@@ -105,6 +106,7 @@ class Session:
             self._take_down()
             raise
         self._companions = Companions(realtime, self.loop.thread_id)
+        self._seat = Seat(realtime, self.loop.thread_id)
         self._awake = Awake(realtime, self.loop.thread_id)
         self.notes = self.loop.notes + [note for note in [self._awake.note] if note]
         """What the operating system did not permit."""
@@ -218,6 +220,7 @@ class Session:
         reports = self.loop.reports()
         self._companions.end()
         self._awake.end()
+        self._seat.end()
         self._take_down()
         return reports
 

@@ -65,6 +65,10 @@ class RunnerSettings:
             )
 
 
+CHOSEN, ANY = -1, -2
+"""In place of a processor's number: one that the node chooses; none in particular."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RealtimeSettings:
     """What the loop asks of the operating system; what is not permitted is told and done without."""
@@ -73,10 +77,10 @@ class RealtimeSettings:
     """SCHED_FIFO priority of the loop's thread, 1 .. 98; 0 leaves the scheduling as it is."""
     lock_memory: bool = False
     """Keep the process's memory from being paged out (mlockall)."""
-    cpu: int = -1
-    """Processor that the loop's thread is kept on; -1 means any."""
+    cpu: int = ANY
+    """Processor that the loop's thread is kept on, or CHOSEN or ANY."""
     stay_awake: bool = False
-    """Keep all processors from sleeping while the loop runs with a priority."""
+    """Keep the loop's processor from sleeping while it runs with a priority; all, where it may run on any."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.priority <= 98:

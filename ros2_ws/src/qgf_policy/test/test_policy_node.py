@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """policy_node as a running process, over DDS, with an arm that is another process."""
 
+import os
 import signal
 
 import numpy as np
@@ -79,6 +80,16 @@ def test_100_hz_are_kept_and_every_stamp_is_in_order(active):
     assert list(last.stage_names) == ["wait", "take", "infer", "limit", "publish"]
     assert all(0 < mean <= most < 1 for mean, most in zip(last.stage_mean, last.stage_max, strict=True))
     assert last.period_jitter_rms <= last.period_jitter_max and 0 < last.state_age < STALE
+
+
+def test_its_loop_stays_on_one_processor_with_real_time_rights_and_is_not_tied_without(running):
+    threads = [int(name) for name in os.listdir(f"/proc/{running.popen.pid}/task")]
+    loop = [thread for thread in threads if os.sched_getscheduler(thread) == os.SCHED_FIFO
+            and os.sched_getparam(thread).sched_priority == 50]
+    several = len(os.sched_getaffinity(0)) > 1
+    tied = [thread for thread in threads if len(os.sched_getaffinity(thread)) == 1]
+    assert len(loop) <= 1 and tied == (loop if several else threads)
+    assert loop or "realtime_priority 50: not permitted" in running.text()
 
 
 def test_what_is_told_is_what_is_sent(active):

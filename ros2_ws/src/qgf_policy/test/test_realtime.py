@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 import textwrap
@@ -12,10 +11,8 @@ import threading
 
 import pytest
 
-from qgf_policy.realtime import Awake, ask
+from qgf_policy.realtime import ask
 from qgf_policy.settings import RealtimeSettings
-
-REALTIME = RealtimeSettings(1, stay_awake=True)
 
 
 def in_thread(job):
@@ -27,49 +24,10 @@ def in_thread(job):
     return results[0]
 
 
-def opened(path) -> bool:
-    return str(path) in [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
-
-
 @pytest.fixture
 def granted():
     if in_thread(lambda thread: ask(RealtimeSettings(1), thread)):
         pytest.skip("no right to SCHED_FIFO here: give this user an rtprio limit")
-
-
-def test_processors_are_kept_awake_exactly_until_the_end(granted, tmp_path):
-    device = tmp_path / "cpu_dma_latency"
-    device.write_bytes(b"")
-
-    def job(thread):
-        assert ask(REALTIME, thread) == []
-        awake = Awake(REALTIME, thread, str(device))
-        assert awake.note == "" and opened(device)
-        assert device.read_bytes() == struct.pack("i", 0)
-        awake.end()
-        awake.end()
-        return opened(device)
-
-    assert in_thread(job) is False
-
-
-def test_nothing_is_asked_without_a_priority_or_where_it_was_not_given(tmp_path):
-    device = tmp_path / "cpu_dma_latency"
-    device.write_bytes(b"")
-    for settings in (RealtimeSettings(0, stay_awake=True), RealtimeSettings(1), REALTIME):
-        awake = Awake(settings, threading.get_native_id(), str(device))  # this thread has ordinary scheduling
-        assert awake.note == "" and device.read_bytes() == b"" and not opened(device)
-
-
-def test_a_refusal_names_the_device_and_the_remedy(granted, tmp_path):
-    missing = tmp_path / "none"
-
-    def job(thread):
-        ask(REALTIME, thread)
-        return Awake(REALTIME, thread, str(missing)).note
-
-    note = in_thread(job)
-    assert note.startswith("stay_awake: ") and str(missing) in note and "No such file" in note and "false" in note
 
 
 NATIVE = """
