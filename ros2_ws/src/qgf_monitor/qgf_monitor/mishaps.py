@@ -41,7 +41,7 @@ class Mishaps:
         def guarded() -> None:
             try:
                 work()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and must not end the watch
                 self.count += 1
                 self._last = f"{name} failed: {type(error).__name__}: {error}"
                 self._when = self._clock()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that publishes joint states and policy commands made of known sines, and now and then unusable messages.
 
-usage: synthetic_arm.py NAMESPACE RATE KIND, where KIND is good, bad (messages that cannot be used among them) or bunched
-(now and then one more command, 0.3 periods after another, as of a loop on a busy machine).
+usage: synthetic_arm.py NAMESPACE RATE KIND, where KIND is good, bad (messages that cannot be used among them) or
+bunched (now and then one more command, 0.3 periods after another, as of a loop on a busy machine).
 """
 
 from __future__ import annotations
