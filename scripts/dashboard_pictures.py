@@ -22,6 +22,7 @@ from rclpy.parameter_client import AsyncParameterClient
 
 from qgf_core.bundle import load_bundle
 from qgf_demo.domain import Domain
+from qgf_msgs.msg import PolicyStatus
 
 GOALS = ((0.50, 0.10, 0.40), (0.55, -0.15, 0.50), (0.60, 0.20, 0.35), (0.45, 0.00, 0.55))
 """In the demo's goal region [m]."""
@@ -30,7 +31,7 @@ PATIENT = ["-p", "autostart:=true", "-p", "allow_controller_without_timeout:=tru
 """The policy node's parameters on a machine that is busy with drawing, too."""
 SCENES = {
     "dashboard_light": (["--theme", "light", "--joint", "panda_joint4"], {}),
-    "dashboard_dark": (["--theme", "dark", "--joint", "panda_joint6"], {"fault.noise": 8.0, "fault.delay_s": 0.03}),
+    "dashboard_dark": (["--theme", "dark", "--joint", "panda_joint1"], {"fault.noise": 25.0, "fault.delay_s": 0.03}),
 }
 """Arguments of the dashboard, and faults that come over the moving arm, by the picture's name."""
 
@@ -47,6 +48,20 @@ def put(faults: dict[str, float], domain: int) -> None:
         node.destroy_node()
 
 
+def await_modes(modes: tuple[int, ...], domain: int, timeout: float = 90.0) -> None:
+    """Until the policy is in one of these modes. :raises SystemExit: it is not, in `timeout` [s]."""
+    seen: list[int] = []
+    with rclpy.init(domain_id=domain):
+        node = rclpy.create_node("waiting")
+        node.create_subscription(PolicyStatus, "/policy_node/status", lambda m: seen.append(m.mode), 10)
+        end = time.monotonic() + timeout
+        while not (seen and seen[-1] in modes):
+            if time.monotonic() > end:
+                sys.exit(f"qgf: error: the policy does not run within {timeout:g} s; what it says stands above")
+            rclpy.spin_once(node, timeout_sec=0.1)
+        node.destroy_node()
+
+
 def take(name: str, bundle: Path, frame: str, folder: Path, domain: int) -> None:
     """Run everything until the picture is there. :raises SystemExit: it is not."""
     shown, faults = SCENES[name]
@@ -59,7 +74,7 @@ def take(name: str, bundle: Path, frame: str, folder: Path, domain: int) -> None
     try:
         picture = folder / f"{name}.png"
         picture.unlink(missing_ok=True)
-        time.sleep(6.0)
+        await_modes((PolicyStatus.HOLDING, PolicyStatus.RAMPING, PolicyStatus.ACTIVE), domain)
         window = subprocess.Popen([*start, "rqt_qgf.dashboard_node", *shown, "--shot", str(picture), "--after", "15"],
                                   env=environment)
         children.append(window)
@@ -67,6 +82,7 @@ def take(name: str, bundle: Path, frame: str, folder: Path, domain: int) -> None
             goal = [*start, "qgf_demo.send_goal", str(x), str(y), str(z), "--frame", frame]
             subprocess.run(goal, env=environment, check=False)
             if number == 0 and faults:
+                await_modes((PolicyStatus.ACTIVE,), domain)
                 put(faults, domain)
             try:
                 window.wait(1.5)

@@ -26,6 +26,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from qgf_core.errors import QgfError
+from qgf_demo.listeners import owner_hears
 from qgf_demo.session import Plan, Session, read_plan
 from qgf_msgs.msg import PolicyCommand, PolicyStatus, SmoothnessReport
 
@@ -146,7 +147,7 @@ class DemoNode(Node):
             ),
             (
                 "the way for goals",
-                lambda: self._goals.get_subscription_count() > 0,
+                lambda: owner_hears(self, self._goals),
                 lambda: f"policy_node does not listen to policy_node/goal; {remedy}",
             ),
             ("the monitor", lambda: self.session.reports > 0, lambda: f"monitor_node/report is not heard; {remedy}"),

@@ -11,6 +11,8 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 
+from qgf_demo.listeners import owner_hears
+
 TIMEOUT = 10.0
 
 
@@ -25,9 +27,9 @@ def main() -> int:
         node = Node("send_goal")
         publisher = node.create_publisher(PoseStamped, "policy_node/goal", 10)
         deadline = time.monotonic() + TIMEOUT
-        while publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
+        while not (heard := owner_hears(node, publisher)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        if publisher.get_subscription_count() == 0:
+        if not heard:
             print(
                 f"qgf: error: no policy_node listens to policy_node/goal within {TIMEOUT:g} s; check ROS_DOMAIN_ID",
                 file=sys.stderr,
