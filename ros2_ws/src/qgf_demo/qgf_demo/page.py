@@ -30,8 +30,7 @@ CAPTIONS = {
     ),
     "distance": (
         "Distance to the goal, live",
-        "Every goal, the arm going on from where the last one left it. Smoothness counts only for a policy that "
-        "arrives.",
+        "Every goal, each from home, as in training. Smoothness counts only for a policy that arrives.",
     ),
     "training": (
         "Training",
