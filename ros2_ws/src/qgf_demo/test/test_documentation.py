@@ -59,6 +59,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert (tmp_path / "index.html").is_file()
     for path in (ROOT / "docs").rglob("*.md"):
         assert (tmp_path / path.relative_to(ROOT / "docs")).with_suffix(".html").is_file()
+    assert 'href="site.css"' in (tmp_path / "index.html").read_text() and (tmp_path / "site.css").is_file()
 
 
 def test_a_dead_link_stops_the_build(tmp_path):
