@@ -231,8 +231,9 @@ class MonitorNode(Node):
         if self._field is not None and not self._field.done():
             return
         now = time.monotonic()
+        asked, self._field = self._field, None  # one that failed is told once, and asked anew
         visited = self.monitor.visited(now)
-        self.monitor.take_field(self._field.result() if visited and self._field is not None else None, now)
+        self.monitor.take_field(asked.result() if visited and asked is not None else None, now)
         self._field = self._aside.submit(self.monitor.critic.field_figures, *visited) if visited else None
 
     def destroy_node(self) -> None:

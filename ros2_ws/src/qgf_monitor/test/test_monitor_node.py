@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import math
 import signal
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from geometry_msgs.msg import PoseStamped
 
+from qgf_monitor.monitor_node import MonitorNode
 from qgf_msgs.msg import SmoothnessReport
 
 pytestmark = pytest.mark.ros
@@ -164,6 +167,20 @@ def test_an_error_nobody_foresaw_is_told_and_the_reports_go_on(listener, all_rep
     assert monitor.popen.poll() is None
     assert "Traceback" in monitor.error_text()
     assert "please report" in monitor.error_text()
+
+
+def test_a_critic_that_failed_is_asked_anew():
+    failed: Future = Future()
+    failed.set_exception(ValueError("made by the test"))
+    told = []
+    monitor = SimpleNamespace(visited=lambda now: ("states", "actions"), critic=SimpleNamespace(field_figures=None),
+                              take_field=lambda figures, now: told.append(figures))
+    node = SimpleNamespace(_field=failed, monitor=monitor, _aside=SimpleNamespace(submit=lambda *asked: asked))
+    with pytest.raises(ValueError, match="made by the test"):
+        MonitorNode._look_at_field(node)
+    assert node._field is None
+    MonitorNode._look_at_field(node)
+    assert told == [None] and node._field == (None, "states", "actions")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
