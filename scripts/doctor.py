@@ -314,8 +314,10 @@ def check_realtime() -> Iterator[Finding]:
         yield Finding("ok", "memory lock", "unlimited")
     else:
         yield Finding("warn", "memory lock", f"{locked / 1e6:.0f} MB", f"'{user} - memlock unlimited' {limits}")
-    latency = Path("/dev/cpu_dma_latency")
-    if os.access(latency, os.W_OK):
+    latency, own = Path("/dev/cpu_dma_latency"), Path("/sys/devices/system/cpu/cpu0/power/pm_qos_resume_latency_us")
+    if os.access(own, os.W_OK):
+        yield Finding("ok", "processor sleep", "the policy node can keep its own processor awake")
+    elif os.access(latency, os.W_OK):
         yield Finding("ok", "processor sleep", f"{latency} may be written: the policy node can keep processors awake")
     else:
         rule = 'KERNEL=="cpu_dma_latency", GROUP="realtime", MODE="0660"'
