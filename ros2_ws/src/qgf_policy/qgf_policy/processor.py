@@ -128,7 +128,10 @@ class Awake:
                 return True  # whoever said so will take it back
             # In a session of its own, so that a terminal's interrupt does not end it before the node.
             self._guard = subprocess.Popen(
-                ["/bin/sh", "-c", _RESET, str(latency), before], stdin=subprocess.PIPE, start_new_session=True
+                ["/bin/sh", "-c", _RESET, str(latency), before],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
             )
         except OSError:
             return False
