@@ -336,7 +336,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="a run's length (default: 30)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each cell; medians are printed (default: 3)")
     told = "keep the measured loop on this processor, such as one that the kernel's own threads were moved from"
-    parser.add_argument("--cpu", type=int, default=-1, help=f"{told} (default: -1, as the node chooses)")
+    parser.add_argument("--cpu", type=int, default=-1, help=f"{told} (default: -1, as the node chooses; -2: any)")
     parser.add_argument("--json", action="store_true", help="print one flat JSON object")
     parser.add_argument("--cell", choices=CELLS, help=argparse.SUPPRESS)
     parser.add_argument("--publisher", type=float, help=argparse.SUPPRESS)

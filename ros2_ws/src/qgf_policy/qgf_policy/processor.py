@@ -16,8 +16,9 @@ from qgf_policy.settings import CHOSEN, RealtimeSettings
 PROCESSORS = Path("/sys/devices/system/cpu")
 AWAKE = "n/a"
 """What the kernel takes for "may not sleep" (Documentation/ABI/testing/sysfs-devices-power)."""
-_RESET = 'read _; echo "$1" > "$0"'
-"""Waits until who holds the other end of its standard input is gone, for whatever reason."""
+_RESET = 'exec 3<&0; (read _ <&3 || echo "$1" > "$0") &'
+"""Waits until who holds the other end of its standard input says a word, or is gone without one, for whatever reason.
+It is nobody's child, so that what kills the node and all its children does not reach it."""
 
 
 class Seat:
@@ -127,28 +128,34 @@ class Awake:
             if before == AWAKE:
                 return True  # whoever said so will take it back
             # In a session of its own, so that a terminal's interrupt does not end it before the node.
-            self._guard = subprocess.Popen(
+            shell = subprocess.Popen(
                 ["/bin/sh", "-c", _RESET, str(latency), before],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except OSError:
-            return False
-        try:
+            shell.wait()
+            assert shell.stdin is not None
+            self._one, self._before, self._guard = latency, before, shell.stdin
             latency.write_text(AWAKE)
         except OSError:
-            self._guard.kill()
-            self._guard.communicate()
+            self._let_one_sleep()
             return False
-        self._one = latency
         return True
+
+    def _let_one_sleep(self) -> None:
+        if self._one is None:
+            return
+        latency, self._one = self._one, None
+        with contextlib.suppress(OSError):
+            latency.write_text(self._before)
+            self._guard.write(b"\n")
+        with contextlib.suppress(OSError):
+            self._guard.close()
 
     def end(self) -> None:
         """Let them sleep again. The same happens when the process ends in another way."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        if self._one is not None:
-            self._one = None
-            self._guard.communicate()
+        self._let_one_sleep()

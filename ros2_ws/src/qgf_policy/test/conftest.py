@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,11 +21,33 @@ from qgf_core.manifest import Box, Manifest, make_manifest
 from qgf_core.observation import ObservationTerm
 from qgf_core.robot import RobotSpec, load_robot, read_urdf
 from qgf_policy.joint_state import JointState
+from qgf_policy.realtime import ask
 from qgf_policy.runner import PolicyRunner
-from qgf_policy.settings import RunnerSettings
+from qgf_policy.settings import RealtimeSettings, RunnerSettings
 from qgf_policy.status import Command, RunnerStatus
 
 GOAL = (0.5, 0.1, 0.4)
+
+
+@pytest.fixture(scope="session")
+def in_thread() -> Callable[[Callable[[int], Any]], Any]:
+    """Gives the result of `job(native id)` in a thread of its own, whose scheduling ends with it."""
+
+    def run(job: Callable[[int], Any]) -> Any:
+        results: list[Any] = []
+        thread = threading.Thread(target=lambda: results.append(job(threading.get_native_id())))
+        thread.start()
+        thread.join()
+        return results[0]
+
+    return run
+
+
+@pytest.fixture
+def granted(in_thread: Callable[[Callable[[int], Any]], Any]) -> None:
+    """Only where real-time rights are there."""
+    if in_thread(lambda thread: ask(RealtimeSettings(1), thread)):
+        pytest.skip("no right to SCHED_FIFO here: give this user an rtprio limit")
 
 
 def panda_manifest(control_rate: float = 100.0, robot: RobotSpec | None = None) -> Manifest:

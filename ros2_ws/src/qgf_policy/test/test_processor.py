@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qgf_policy.processor import Awake, Seat, by_speed
@@ -22,27 +23,14 @@ from qgf_policy.settings import ANY, CHOSEN, RealtimeSettings
 
 REALTIME = RealtimeSettings(1, stay_awake=True)
 CHOOSING = RealtimeSettings(1, cpu=CHOSEN, stay_awake=True)
+ALL_KILLED = -1
+"""In place of a signal: SIGKILL to the process and to all its children."""
 SLEEPS = "0\n"
 """What the kernel gives for a processor that may sleep."""
 
 
-def in_thread(job):
-    """The result of `job(native id)` in a thread of its own, whose scheduling ends with it."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(job(threading.get_native_id())))
-    thread.start()
-    thread.join()
-    return results[0]
-
-
 def opened(path) -> bool:
     return str(path) in [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
-
-
-@pytest.fixture
-def granted():
-    if in_thread(lambda thread: ask(RealtimeSettings(1), thread)):
-        pytest.skip("no right to SCHED_FIFO here: give this user an rtprio limit")
 
 
 @pytest.fixture
@@ -67,7 +55,7 @@ def latencies(processors: Path) -> dict[int, str]:
     return {int(path.parts[-3][3:]): path.read_text().strip() for path in found}
 
 
-def test_a_loop_that_may_run_anywhere_keeps_all_awake_exactly_until_the_end(granted, device, processors):
+def test_a_loop_that_may_run_anywhere_keeps_all_awake_exactly_until_the_end(granted, in_thread, device, processors):
     def job(thread):
         assert ask(REALTIME, thread) == []
         awake = Awake(REALTIME, thread, str(device), processors)
@@ -81,7 +69,7 @@ def test_a_loop_that_may_run_anywhere_keeps_all_awake_exactly_until_the_end(gran
     assert set(latencies(processors).values()) == {"0"}
 
 
-def test_a_loop_on_one_processor_keeps_that_one_awake_exactly_until_the_end(granted, device, processors):
+def test_a_loop_on_one_processor_keeps_that_one_awake_exactly_until_the_end(granted, in_thread, device, processors):
     def job(thread):
         cpu = max(os.sched_getaffinity(thread))
         assert ask(RealtimeSettings(1, cpu=cpu), thread) == []
@@ -98,7 +86,20 @@ def test_a_loop_on_one_processor_keeps_that_one_awake_exactly_until_the_end(gran
     assert device.read_bytes() == b""
 
 
-def test_what_somebody_else_asked_of_that_processor_is_left(granted, device, processors):
+def test_what_the_next_loop_asks_is_not_taken_back_by_the_last_ones_shell(granted, in_thread, device, processors):
+    def job(thread):
+        cpu = max(os.sched_getaffinity(thread))
+        ask(RealtimeSettings(1, cpu=cpu), thread)
+        Awake(REALTIME, thread, str(device), processors).end()
+        latency = processors / f"cpu{cpu}/power/pm_qos_resume_latency_us"
+        latency.write_text("n/a\n")
+        time.sleep(0.5)
+        return latency.read_text()
+
+    assert in_thread(job) == "n/a\n"
+
+
+def test_what_somebody_else_asked_of_that_processor_is_left(granted, in_thread, device, processors):
     def job(thread):
         cpu = max(os.sched_getaffinity(thread))
         ask(RealtimeSettings(1, cpu=cpu), thread)
@@ -115,7 +116,7 @@ def test_what_somebody_else_asked_of_that_processor_is_left(granted, device, pro
     assert in_thread(job) == ["n/a", "n/a", "n/a", "70"]
 
 
-def test_where_one_processor_alone_is_not_permitted_all_are_kept_awake(granted, device, tmp_path):
+def test_where_one_processor_alone_is_not_permitted_all_are_kept_awake(granted, in_thread, device, tmp_path):
     def job(thread):
         ask(RealtimeSettings(1, cpu=max(os.sched_getaffinity(thread))), thread)
         awake = Awake(REALTIME, thread, str(device), tmp_path / "none")
@@ -137,7 +138,7 @@ def test_nothing_is_asked_without_a_priority_or_where_it_was_not_given(device, p
     assert set(latencies(processors).values()) == {"0"}
 
 
-def test_a_refusal_names_the_device_and_the_remedy(granted, tmp_path):
+def test_a_refusal_names_the_device_and_the_remedy(granted, in_thread, tmp_path):
     missing = tmp_path / "none"
 
     def job(thread):
@@ -162,21 +163,25 @@ def test_the_fastest_comes_first_and_the_last_of_those(tmp_path):
 needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
 
 
-def seated(settings, processors) -> tuple[int, set[int]]:
+@pytest.fixture
+def seated(in_thread):
     """What a loop's thread gets, and where it may run then; the seat is given back."""
-    def job(thread):
-        ask(settings, thread)
-        seat = Seat(settings, thread, processors)
-        permitted = os.sched_getaffinity(thread)
-        seat.end()
-        seat.end()
-        return seat.cpu, permitted
+    def sit(settings, processors) -> tuple[int, set[int]]:
+        def job(thread):
+            ask(settings, thread)
+            seat = Seat(settings, thread, processors)
+            permitted = os.sched_getaffinity(thread)
+            seat.end()
+            seat.end()
+            return seat.cpu, permitted
 
-    return in_thread(job)
+        return in_thread(job)
+
+    return sit
 
 
 @needs_two
-def test_a_loop_gets_one_processor_unless_told_otherwise(granted, processors):
+def test_a_loop_gets_one_processor_unless_told_otherwise(granted, seated, processors):
     permitted = os.sched_getaffinity(0)
     last = max(permitted)
     assert seated(CHOOSING, processors) == (last, {last})
@@ -208,8 +213,8 @@ OTHER = """
 
 
 @needs_two
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_each_loop_has_its_own_and_a_killed_one_leaves_nothing_behind(granted, processors, number):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, ALL_KILLED])
+def test_each_loop_has_its_own_and_a_killed_one_leaves_nothing_behind(granted, seated, processors, number):
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", textwrap.dedent(OTHER), str(processors)]
     others = []
@@ -224,7 +229,11 @@ def test_each_loop_has_its_own_and_a_killed_one_leaves_nothing_behind(granted, p
         assert {cpu for cpu, value in latencies(processors).items() if value == "n/a"} == taken
         if len(os.sched_getaffinity(0)) == 2:
             assert seated(CHOOSING, processors) == (-1, os.sched_getaffinity(0))  # none is left
-        os.killpg(others[0].pid, number)  # as a terminal's interrupt reaches everybody
+        if number == ALL_KILLED:
+            for process in (*psutil.Process(others[0].pid).children(recursive=True), others[0]):
+                process.kill()
+        else:
+            os.killpg(others[0].pid, number)  # as a terminal's interrupt reaches everybody
         assert others[0].wait(10.0) != 0
         end = time.monotonic() + 10.0
         while latencies(processors)[int(told[0][0])] != "0" and time.monotonic() < end:
@@ -237,7 +246,7 @@ def test_each_loop_has_its_own_and_a_killed_one_leaves_nothing_behind(granted, p
             other.communicate()
 
 
-def test_a_name_that_is_taken_by_anybody_is_taken(granted, processors):
+def test_a_name_that_is_taken_by_anybody_is_taken(granted, seated, processors):
     last = max(os.sched_getaffinity(0))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
         holder.bind(f"\0qgf_policy/processor/{last}")

@@ -7,28 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-
-import pytest
-
-from qgf_policy.realtime import ask
-from qgf_policy.settings import RealtimeSettings
-
-
-def in_thread(job):
-    """The result of `job(native id)` in a thread of its own, whose scheduling ends with it."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(job(threading.get_native_id())))
-    thread.start()
-    thread.join()
-    return results[0]
-
-
-@pytest.fixture
-def granted():
-    if in_thread(lambda thread: ask(RealtimeSettings(1), thread)):
-        pytest.skip("no right to SCHED_FIFO here: give this user an rtprio limit")
-
 
 NATIVE = """
     import ctypes, os, threading, time
