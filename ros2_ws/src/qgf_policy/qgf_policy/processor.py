@@ -14,6 +14,8 @@ from pathlib import Path
 from qgf_policy.settings import CHOSEN, RealtimeSettings
 
 PROCESSORS = Path("/sys/devices/system/cpu")
+CLAIM = "qgf_policy/processor"
+"""Name of what stands for a processor that is taken, before its number."""
 AWAKE = "n/a"
 """What the kernel takes for "may not sleep" (Documentation/ABI/testing/sysfs-devices-power)."""
 _RESET = 'exec 3<&0; (read _ <&3 || echo "$1" > "$0") &'
@@ -32,9 +34,12 @@ class Seat:
     :param loop: native id of the loop's thread; one that did not get its priority is left alone, as it would have to
         wait for others there.
     :param processors: stands in for the kernel's folder in tests.
+    :param claim: stands in for the name of what is taken in tests, beside which others' nodes may run.
     """
 
-    def __init__(self, settings: RealtimeSettings, loop: int, processors: Path = PROCESSORS) -> None:
+    def __init__(
+        self, settings: RealtimeSettings, loop: int, processors: Path = PROCESSORS, claim: str = CLAIM
+    ) -> None:
         self.cpu = -1
         """The one that was chosen, -1 where none was."""
         self._claim: socket.socket | None = None
@@ -44,7 +49,7 @@ class Seat:
         if len(permitted) < 2:
             return
         for cpu in by_speed(permitted, processors):
-            self._claim = _claim(cpu)
+            self._claim = _taken(f"{claim}/{cpu}")
             if self._claim is not None:
                 os.sched_setaffinity(loop, {cpu})
                 self.cpu = cpu
@@ -70,11 +75,11 @@ def _speed(processor: Path) -> int:
     return 0
 
 
-def _claim(cpu: int) -> socket.socket | None:
+def _taken(name: str) -> socket.socket | None:
     """None where somebody else has it."""
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        claim.bind(f"\0qgf_policy/processor/{cpu}")
+        claim.bind(f"\0{name}")
     except OSError:
         claim.close()
         return None

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -164,12 +165,18 @@ needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs t
 
 
 @pytest.fixture
-def seated(in_thread):
+def claim():
+    """A name of this test's own: nodes of other tests may have taken processors meanwhile."""
+    return f"qgf_policy/test/{uuid.uuid4()}"
+
+
+@pytest.fixture
+def seated(in_thread, claim):
     """What a loop's thread gets, and where it may run then; the seat is given back."""
     def sit(settings, processors) -> tuple[int, set[int]]:
         def job(thread):
             ask(settings, thread)
-            seat = Seat(settings, thread, processors)
+            seat = Seat(settings, thread, processors, claim)
             permitted = os.sched_getaffinity(thread)
             seat.end()
             seat.end()
@@ -191,7 +198,7 @@ def test_a_loop_gets_one_processor_unless_told_otherwise(granted, seated, proces
 
 
 OTHER = """
-    import os, sys, threading
+    import os, signal, sys, threading
     from pathlib import Path
 
     from qgf_policy.processor import Awake, Seat
@@ -201,11 +208,12 @@ OTHER = """
     def loop():
         settings, me = RealtimeSettings(1, cpu=CHOSEN, stay_awake=True), threading.get_native_id()
         ask(settings, me)
-        seat = Seat(settings, me, Path(sys.argv[1]))
+        seat = Seat(settings, me, Path(sys.argv[1]), sys.argv[2])
         awake = Awake(settings, me, "/does/not/exist", Path(sys.argv[1]))
         print(seat.cpu, awake.note, flush=True)
         sys.stdin.read()
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may have it ignored
     thread = threading.Thread(target=loop, daemon=True)
     thread.start()
     thread.join()
@@ -214,9 +222,9 @@ OTHER = """
 
 @needs_two
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, ALL_KILLED])
-def test_each_loop_has_its_own_and_a_killed_one_leaves_nothing_behind(granted, seated, processors, number):
+def test_each_loop_has_its_own_and_a_killed_one_leaves_nothing_behind(granted, seated, claim, processors, number):
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(processors)]
+    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(processors), claim]
     others = []
     try:
         for _ in range(2):
@@ -246,8 +254,8 @@ def test_each_loop_has_its_own_and_a_killed_one_leaves_nothing_behind(granted, s
             other.communicate()
 
 
-def test_a_name_that_is_taken_by_anybody_is_taken(granted, seated, processors):
+def test_a_name_that_is_taken_by_anybody_is_taken(granted, seated, claim, processors):
     last = max(os.sched_getaffinity(0))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
-        holder.bind(f"\0qgf_policy/processor/{last}")
+        holder.bind(f"\0{claim}/{last}")
         assert seated(CHOOSING, processors)[0] != last
