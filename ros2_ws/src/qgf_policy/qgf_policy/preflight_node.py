@@ -21,11 +21,17 @@ from sensor_msgs.msg import JointState
 from qgf_core.errors import QgfError
 from qgf_policy.checklist import Finding, Heard, HeardState, check_bundle, checklist, refused_bundle
 from qgf_policy.conversions import nanoseconds
+from qgf_policy.endpoints import node_names, unnamed
 from qgf_policy.parameters import PARAMETERS, defaults
 from qgf_policy.preflight import Preflight, prepare
 from qgf_policy.processor import Awake, Seat
 from qgf_policy.realtime import ask
 from qgf_policy.settings import CHOSEN, RealtimeSettings
+
+DISCOVERY = 3.5
+"""Nobody commands the arm: that is known only after so long [s], since DDS announces itself every 3 s."""
+PATIENCE = 4.0
+"""What is waited beyond the time asked for until the arm is found [s]; a node's name comes apart from its topics."""
 
 
 class Listener(Node):
@@ -59,10 +65,17 @@ class Listener(Node):
             )
         )
 
+    @property
+    def complete(self) -> bool:
+        """Whether there are states, a controller, and names of all on the command's topic."""
+        listeners = self.get_subscriptions_info_by_topic(self.command_topic)
+        commanders = self.get_publishers_info_by_topic(self.command_topic)
+        return bool(self.states and listeners) and not unnamed([*listeners, *commanders])
+
     def heard(self, seconds: float, notes: Sequence[str]) -> Heard:
         """Everything so far."""
-        listeners = [info.node_name for info in self.get_subscriptions_info_by_topic(self.command_topic)]
-        commanders = [info.node_name for info in self.get_publishers_info_by_topic(self.command_topic)]
+        listeners = node_names(self.get_subscriptions_info_by_topic(self.command_topic))
+        commanders = node_names(self.get_publishers_info_by_topic(self.command_topic))
         return Heard(
             seconds, self.states, self._states.topic_name, self.command_topic, listeners, commanders, notes
         )
@@ -93,10 +106,10 @@ def listen(flight: Preflight, seconds: float, namespace: str) -> list[Finding]:
     rclpy.init()
     try:
         node = Listener(flight, namespace)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        start, least = time.monotonic(), max(seconds, DISCOVERY)
+        while (passed := time.monotonic() - start) < least or (passed < least + PATIENCE and not node.complete):
             rclpy.spin_once(node, timeout_sec=0.05)
-        findings = list(checklist(flight, node.heard(seconds, realtime_notes())))
+        findings = list(checklist(flight, node.heard(round(passed, 1), realtime_notes())))
         node.destroy_node()
     finally:
         rclpy.try_shutdown()
@@ -121,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--trusted-keys", default="", help="*.pub files or folders, ':' between: the bundle must be signed with one"
     )
-    result.add_argument("--seconds", type=float, default=3.0, help="how long to listen (default: 3)")
+    result.add_argument("--seconds", type=float, default=5.0, help="how long to listen, at least 3.5 (default: 5)")
     result.add_argument("--json", action="store_true", help="print one JSON list")
     return result
 

@@ -33,6 +33,7 @@ from qgf_policy.conversions import (
     stamped_message,
     trajectory_message,
 )
+from qgf_policy.endpoints import node_names
 from qgf_policy.goal_frames import BaseFrameOnly
 from qgf_policy.joint_state import JointState, JointStateMerger
 from qgf_policy.loop import GoalMessage
@@ -243,7 +244,7 @@ class RosPort:
             return ""
         others = self._node.get_publishers_info_by_topic(self._commands.topic_name)
         mine = (self._node.get_name(), self._node.get_namespace())
-        names = [info.node_name for info in others if (info.node_name, info.node_namespace) != mine]
+        names = node_names([info for info in others if (info.node_name, info.node_namespace) != mine])
         return f"{', '.join(names) or 'another node of this name'} on {self._commands.topic_name}"
 
     @property

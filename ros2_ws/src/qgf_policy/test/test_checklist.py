@@ -116,6 +116,7 @@ def test_the_command_against_a_live_arm_says_what_is_missing_and_moves_nothing(d
     operator.until(lambda: operator.joint_states, "the arm")
     operator.forget()
     command = [sys.executable, "-m", "qgf_policy.preflight_node", str(bundle_path), "--robot", "panda", "--json"]
+    command += ["--seconds", "0.5"]  # less than the middleware may need to find the arm, which it is given
     environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     findings = {f["subject"]: f for f in json.loads(done.stdout)}
