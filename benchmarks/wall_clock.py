@@ -52,10 +52,14 @@ def run(method: str, config: TrainConfig, episodes: int, answer: Connection) -> 
     from qgf_trainer import training
     from qgf_trainer.evaluation import EvaluationConfig, evaluate_task
     from qgf_trainer.gymnasium_task import GymnasiumTask
+    from qgf_trainer.reporting import make_reporter
 
-    if method == "double_backward":
+    slower = method == "double_backward"
+    if slower:
         training.make_agent = reference_agent
-    result = training.train(config)
+    reporter = make_reporter("auto" if slower else "none", "double backward, the slower of two", config.steps)
+    result = training.train(config, report=reporter.progress)
+    reporter.close()
     assert isinstance(result.env, GymnasiumTask)
     judged = EvaluationConfig(first_seed=50_000, episodes=episodes)
     figures = evaluate_task(result.env, result.agent.deployed().act, judged)
