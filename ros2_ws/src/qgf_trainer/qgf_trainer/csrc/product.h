@@ -20,6 +20,7 @@ constexpr int kVectorBytes = 32, kMostRows = 6;  // of 16 registers
 constexpr int kVectorBytes = 16, kMostRows = 6;
 #endif
 constexpr int kMostDepth = 256;  // of a block: 16 columns of it fit the first-level cache
+constexpr int kAhead = 16;       // rows of b, on their way from the second-level cache
 
 template <class T>
 struct Lanes {
@@ -85,20 +86,29 @@ void pack(const Matrix<const T>& from, int depth, int width, T* to, int step) {
     for (int j = 0; j < n; ++j) to[k * step + j] = j < width ? from(k, j) : T(0);
 }
 
-constexpr int packed_rows(int lanes) { return (kMostRows + lanes - 1) / lanes * lanes; }
-
-// to (rows, width) = a (rows, depth) b (depth, width), or added to it; a and b as `pack` leaves them.
-template <class T, int rows, int vectors>
-void tile(int depth, const T* a, const T* b, T* to, std::ptrdiff_t step, int width, bool add) {
+// to (rows, width) = a (rows, depth) b (depth, width), or added to it; b as `pack` leaves it. The numbers of a lie next to
+// each other along its rows (`along`) or else down its columns, and those of the other direction `apart`.
+template <class T, int rows, int vectors, bool along>
+void tile(int depth, const T* a, std::ptrdiff_t apart, const T* b, T* to, std::ptrdiff_t step, int width, bool add) {
   using Vector = typename Lanes<T>::Vector;
-  constexpr int n = Lanes<T>::kCount;
+  constexpr int n = Lanes<T>::kCount, starts = (rows + 2) / 3;
+  const std::ptrdiff_t down = along ? apart : 1, onward = along ? 1 : apart;
   Vector sum[rows][vectors] = {};
-  for (int k = 0; k < depth; ++k, a += packed_rows(n), b += vectors * n) {
+  const T* start[starts];  // of every third row: the two behind it are within reach of an instruction's address
+  for (int i = 0; i < starts; ++i) start[i] = a + 3 * i * down;
+  for (int i = 0; i < rows; ++i)
+    for (int v = 0; v < vectors; ++v) __builtin_prefetch(to + i * step + v * n, 1);
+#pragma GCC unroll 4
+  for (int k = 0; k < depth; ++k, b += vectors * n) {
     Vector y[vectors];
-    for (int v = 0; v < vectors; ++v) y[v] = *(const Vector*)(b + v * n);
+    for (int v = 0; v < vectors; ++v) {
+      y[v] = *(const Vector*)(b + v * n);
+      __builtin_prefetch(b + (kAhead * vectors + v) * n);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i)
-      for (int v = 0; v < vectors; ++v) sum[i][v] += y[v] * a[i];
+      for (int v = 0; v < vectors; ++v) sum[i][v] += y[v] * start[i / 3][i % 3 * down];
+    for (const T*& place : start) place += onward;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i) {
@@ -116,19 +126,25 @@ void tile(int depth, const T* a, const T* b, T* to, std::ptrdiff_t step, int wid
 }
 
 template <class T>
-using Tile = void (*)(int, const T*, const T*, T*, std::ptrdiff_t, int, bool);
+using Tile = void (*)(int, const T*, std::ptrdiff_t, const T*, T*, std::ptrdiff_t, int, bool);
 
-template <class T, int vectors, int... rows>
+template <class T, int vectors, bool along, int... rows>
 Tile<T> tile_of(int count, std::integer_sequence<int, rows...>) {
-  static constexpr Tile<T> tiles[] = {tile<T, rows + 1, vectors>...};
+  static constexpr Tile<T> tiles[] = {tile<T, rows + 1, vectors, along>...};
   return tiles[count - 1];
 }
 
-// Memory that a thread keeps, `which` of two, from a multiple of 64 bytes on.
 template <class T>
-T* workspace(int which, std::size_t count) {
-  thread_local std::vector<T> spaces[2];
-  auto& space = spaces[which];
+Tile<T> tile_of(int rows, int vectors, bool along) {
+  constexpr auto most_rows = std::make_integer_sequence<int, kMostRows>();
+  if (along) return vectors == 1 ? tile_of<T, 1, true>(rows, most_rows) : tile_of<T, 2, true>(rows, most_rows);
+  return vectors == 1 ? tile_of<T, 1, false>(rows, most_rows) : tile_of<T, 2, false>(rows, most_rows);
+}
+
+// Memory that a thread keeps, from a multiple of 64 bytes on.
+template <class T>
+T* workspace(std::size_t count) {
+  thread_local std::vector<T> space;
   if (space.size() < count + 64) space.resize(count + 64);
   return (T*)(((std::size_t)space.data() + 63) & ~std::size_t(63));
 }
@@ -144,29 +160,28 @@ void fetch(const Matrix<const T>& a, int rows, int depth) {
     for (int k = 0; k < depth; ++k) __builtin_prefetch(&a(0, k), 0, 2);
 }
 
-// to (m, n) = a (m, depth) b (depth, n), or added to it. `after(first, end)` is called when these rows are done.
+// to (m, n) = a (m, depth) b (depth, n), or added to it. The numbers of a lie next to each other along its rows or down
+// its columns. `after(first, end)` is called when these rows are done.
 template <class T, class After>
 void product(int m, int n, int depth, Matrix<const T> a, Matrix<const T> b, T* to, std::ptrdiff_t step, bool add,
              After after) {
-  constexpr int lanes = Lanes<T>::kCount, high = packed_rows(lanes);
-  const auto most_rows = std::make_integer_sequence<int, kMostRows>();
+  constexpr int lanes = Lanes<T>::kCount;
+  const bool along = a.by_column == 1;
   const int panel = n <= lanes ? lanes : 2 * lanes, panels = (n + panel - 1) / panel;
   const int parts = std::max(1, (depth + kMostDepth - 1) / kMostDepth), blocks = (m + kMostRows - 1) / kMostRows;
   for (int part = 0, k = 0; part < parts; ++part) {
     const int deep = depth * (part + 1) / parts - k;
-    T* right = workspace<T>(0, std::size_t(deep) * panels * panel);
+    T* right = workspace<T>(std::size_t(deep) * panels * panel);
     for (int j = 0; j < n; j += lanes)
       pack<T>(b.from(k, j), deep, std::min(lanes, n - j), right + std::size_t(j / panel * panel) * deep + j % panel,
               panel);
-    T* left = workspace<T>(1, std::size_t(deep) * high);
     for (int block = 0, i = 0; block < blocks; ++block) {
       const int end = m * (block + 1) / blocks, rows = end - i;
-      const auto columns = a.from(i, k).transposed();
-      for (int r = 0; r < rows; r += lanes) pack<T>(columns.from(0, r), deep, std::min(lanes, rows - r), left + r, high);
       if (block + 1 < blocks) fetch(a.from(end, k), m * (block + 2) / blocks - end, deep);
-      const auto run = panel == lanes ? tile_of<T, 1>(rows, most_rows) : tile_of<T, 2>(rows, most_rows);
+      const auto run = tile_of<T>(rows, panel / lanes, along);
       for (int j = 0; j < n; j += panel)
-        run(deep, left, right + std::size_t(j) * deep, to + i * step + j, step, std::min(panel, n - j), add || part > 0);
+        run(deep, &a(i, k), along ? a.by_row : a.by_column, right + std::size_t(j) * deep, to + i * step + j, step,
+            std::min(panel, n - j), add || part > 0);
       if (part + 1 == parts) after(i, end);
       i = end;
     }
