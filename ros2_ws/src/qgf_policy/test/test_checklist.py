@@ -6,15 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.context import Context
+from std_msgs.msg import Float64MultiArray
 
 from qgf_core.errors import BundleError
 from qgf_core.robot import load_robot
 from qgf_policy.checklist import Heard, HeardState, check_bundle, checklist, refused_bundle
 from qgf_policy.parameters import defaults
 from qgf_policy.preflight import prepare
+from qgf_policy.preflight_node import listen
 
 PANDA = load_robot("panda")
 NAMES = PANDA.joint_names
@@ -126,6 +131,30 @@ def test_the_command_against_a_live_arm_says_what_is_missing_and_moves_nothing(d
     assert done.returncode == int(any(f["level"] == "fail" for f in findings.values()))
     operator.listen(0.1)
     assert operator.sent == []
+
+
+@pytest.mark.ros
+def test_a_commander_that_is_heard_of_late_is_told_all_the_same(domain, arm, flight, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    context, ended = Context(), threading.Event()
+
+    def command():
+        ended.wait(0.6)
+        rclpy.init(context=context, domain_id=domain)
+        node = rclpy.create_node("teleop", context=context)
+        node.create_publisher(Float64MultiArray, PANDA.topics.velocity, 1)
+        ended.wait(60.0)
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+    commander = threading.Thread(target=command)
+    commander.start()
+    try:
+        found = {finding.subject: finding for finding in listen(flight, 0.5, "")}["commanders"]
+    finally:
+        ended.set()
+        commander.join()
+    assert found.level == "fail" and "teleop" in found.found
 
 
 def test_a_bad_bundle_is_a_line_and_code_1_and_a_bad_option_code_2(tmp_path):

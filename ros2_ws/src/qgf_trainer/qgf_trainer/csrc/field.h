@@ -138,6 +138,18 @@ void field_forward(const Network<T>& network, int rows, int n, int n_act, const 
   const Field<T> field(network, rows, n, keep, work);
   const int depth = network.hidden(), n_obs = network.in() - n_act;
   const auto nothing = [](int, int) {};
+  // A row of u, and what becomes of it. At the top all have the same, so that it is done with h, which is at hand then.
+  const auto descend_row = [&](int l, int i, const T* u) {
+    const auto& bent = field.layers[l];
+    const int here = i - 2 * n, width = network.layers[l].out;
+    const T *h = row_of(bent.h, i, width), *gate = row_of(bent.gate, i, width);
+    delta_row(width, u, h, gate, row_of(bent.delta, i, width));
+    if (here >= 0) second[here] += second_of(width, u, h, gate, row_of(bent.tangent, here, width));
+  };
+  const Layer<T>& last = network.layers[depth];
+  T* const top_u = field.layers[depth - 1].u;
+  for (int j = 0; j < last.in; ++j) top_u[j] = last.weight[j * last.by_row];
+  std::fill(second, second + n, T(0));
   for (int l = 0; l < depth; ++l) {
     const Layer<T>& layer = network.layers[l];
     const auto& bent = field.layers[l];
@@ -153,34 +165,20 @@ void field_forward(const Network<T>& network, int rows, int n, int n_act, const 
         else
           here_row(width, layer.bias, row_of(bent.tangent, here, width), h, gate, row_of(bent.third, here, width),
                    row_of(bent.p, here, width));
+        if (l == depth - 1 && here < n) descend_row(l, i, top_u);
       }
     };
     product<T>(rows, width, layer.in, {l > 0 ? field.layers[l - 1].h : x, layer.in, 1}, layer.down(), bent.h, width,
                false, after);
   }
-  const Layer<T>& last = network.layers[depth];
   affine(last, rows - 2 * n, row_of(field.layers[depth - 1].h, 2 * n, last.in), value, 1);
-  std::fill(second, second + n, T(0));
-  for (int l = depth - 1; l >= 0; --l) {
+  for (int l = depth - 2; l >= 0; --l) {
     const Layer<T>& above = network.layers[l + 1];
     const auto& bent = field.layers[l];
-    const int width = above.in;
-    if (l == depth - 1)
-      for (int j = 0; j < width; ++j) bent.u[j] = above.weight[j * above.by_row];
-    const auto after = [&, width](int first, int end) {
-      for (int i = first; i < end; ++i) {
-        const int here = i - 2 * n;
-        const T *u = l == depth - 1 ? bent.u : row_of(bent.u, i, width);
-        const T *h = row_of(bent.h, i, width), *gate = row_of(bent.gate, i, width);
-        delta_row(width, u, h, gate, row_of(bent.delta, i, width));
-        if (here >= 0) second[here] += second_of(width, u, h, gate, row_of(bent.tangent, here, width));
-      }
-    };
-    if (l == depth - 1)
-      after(0, 3 * n);
-    else
-      product<T>(3 * n, width, above.out, {field.layers[l + 1].delta, above.out, 1}, above.up(), bent.u, width, false,
-                 after);
+    product<T>(3 * n, above.in, above.out, {field.layers[l + 1].delta, above.out, 1}, above.up(), bent.u, above.in,
+               false, [&](int first, int end) {
+                 for (int i = first; i < end; ++i) descend_row(l, i, row_of(bent.u, i, above.in));
+               });
   }
   const Layer<T>& first = network.layers[0];
   product<T>(3 * n, n_act, first.out, {field.layers[0].delta, first.out, 1}, first.up().from(0, n_obs), g, n_act, false,
@@ -194,6 +192,18 @@ void field_backward(const Network<T>& network, int rows, int n, int n_act, const
   Scratch<T> keep(kept), work(memory);
   const Field<T> field(network, rows, n, keep, work);
   const int depth = network.hidden(), n_obs = network.in() - n_act;
+  const Layer<T>& last = network.layers[depth];
+  const auto& top = field.layers[depth - 1];
+  T *by_u = field.d_h, *top_bias = network.layers[depth - 1].d_bias;  // d_h is not in use yet
+  std::fill(by_u, by_u + last.in, T(0));
+  std::fill(top_bias, top_bias + last.in, T(0));
+  const auto down_from_value = [&](int i) {
+    T* d_z = row_of(top.d_z, i, last.in);
+    if (i >= 2 * n)
+      down_row(last.in, i < 3 * n, d_value[i - 2 * n], top.u, row_of(top.h, i, last.in), row_of(top.gate, i, last.in),
+               d_z);
+    add_row(last.in, d_z, top_bias);
+  };
   for (int l = 0; l < depth; ++l) {
     const Layer<T>& layer = network.layers[l];
     const auto& bent = field.layers[l];
@@ -213,29 +223,18 @@ void field_backward(const Network<T>& network, int rows, int n, int n_act, const
                      up_here_row(width, d_second[here], row_of(bent.tangent, here, width),
                                  row_of(bent.third, here, width), u, h, gate, delta, d_u, d_z,
                                  row_of(bent.d_t, here, width));
+                   if (l < depth - 1) continue;
+                   add_row(width, d_u, by_u);
+                   down_from_value(i);
                  }
                });
     if (l > 0) add_weight_gradient(layer, 3 * n, below, bent.delta, width, false);
   }
-  const Layer<T>& last = network.layers[depth];
-  const auto& top = field.layers[depth - 1];
-  const int width = last.in, valued = rows - 2 * n;
-  T *by_u = field.d_h, *weight = field.d_h + width;  // rows of d_h, which is not in use yet
-  column_sums(3 * n, width, top.d_u, width, by_u);
-  add_weight_gradient(last, valued, row_of(top.h, 2 * n, width), d_value, 1, false);
-  for (int j = 0; j < width; ++j) {
-    last.d_weight[j * last.by_row] += by_u[j];
-    weight[j] = last.weight[j * last.by_row];
-  }
+  for (int i = 3 * n; i < rows; ++i) down_from_value(i);
+  const int valued = rows - 2 * n;
+  add_weight_gradient(last, valued, row_of(top.h, 2 * n, last.in), d_value, 1, false);
+  for (int j = 0; j < last.in; ++j) last.d_weight[j * last.by_row] += by_u[j];
   column_sums(valued, 1, d_value, 1, last.d_bias);
-  T* d_bias = network.layers[depth - 1].d_bias;
-  std::fill(d_bias, d_bias + width, T(0));
-  for (int i = 0; i < rows; ++i) {
-    T* d_z = row_of(top.d_z, i, width);
-    if (i >= 2 * n)
-      down_row(width, i < 3 * n, d_value[i - 2 * n], weight, row_of(top.h, i, width), row_of(top.gate, i, width), d_z);
-    add_row(width, d_z, d_bias);
-  }
   for (int l = depth - 1; l > 0; --l) {
     const Layer<T>& layer = network.layers[l];
     const auto &bent = field.layers[l], &low = field.layers[l - 1];

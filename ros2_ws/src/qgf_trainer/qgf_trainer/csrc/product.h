@@ -86,10 +86,11 @@ void pack(const Matrix<const T>& from, int depth, int width, T* to, int step) {
     for (int j = 0; j < n; ++j) to[k * step + j] = j < width ? from(k, j) : T(0);
 }
 
-// to (rows, width) = a (rows, depth) b (depth, width), or added to it; b as `pack` leaves it. The numbers of a lie next to
-// each other along its rows (`along`) or else down its columns, and those of the other direction `apart`.
+// to (rows, width) = a (rows, depth) b (depth, width), or added to it. The numbers of a lie next to each other along its
+// rows (`along`) or else down its columns, and those of the other direction `apart`; the rows of b lie `across`.
 template <class T, int rows, int vectors, bool along>
-void tile(int depth, const T* a, std::ptrdiff_t apart, const T* b, T* to, std::ptrdiff_t step, int width, bool add) {
+void tile(int depth, const T* a, std::ptrdiff_t apart, const T* b, std::ptrdiff_t across, T* to, std::ptrdiff_t step,
+          int width, bool add) {
   using Vector = typename Lanes<T>::Vector;
   constexpr int n = Lanes<T>::kCount, starts = (rows + 2) / 3;
   const std::ptrdiff_t down = along ? apart : 1, onward = along ? 1 : apart;
@@ -99,11 +100,11 @@ void tile(int depth, const T* a, std::ptrdiff_t apart, const T* b, T* to, std::p
   for (int i = 0; i < rows; ++i)
     for (int v = 0; v < vectors; ++v) __builtin_prefetch(to + i * step + v * n, 1);
 #pragma GCC unroll 4
-  for (int k = 0; k < depth; ++k, b += vectors * n) {
+  for (int k = 0; k < depth; ++k, b += across) {
     Vector y[vectors];
     for (int v = 0; v < vectors; ++v) {
       y[v] = *(const Vector*)(b + v * n);
-      __builtin_prefetch(b + (kAhead * vectors + v) * n);
+      __builtin_prefetch(b + kAhead * across + v * n);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i)
@@ -126,7 +127,7 @@ void tile(int depth, const T* a, std::ptrdiff_t apart, const T* b, T* to, std::p
 }
 
 template <class T>
-using Tile = void (*)(int, const T*, std::ptrdiff_t, const T*, T*, std::ptrdiff_t, int, bool);
+using Tile = void (*)(int, const T*, std::ptrdiff_t, const T*, std::ptrdiff_t, T*, std::ptrdiff_t, int, bool);
 
 template <class T, int vectors, bool along, int... rows>
 Tile<T> tile_of(int count, std::integer_sequence<int, rows...>) {
@@ -172,7 +173,8 @@ void product(int m, int n, int depth, Matrix<const T> a, Matrix<const T> b, T* t
   for (int part = 0, k = 0; part < parts; ++part) {
     const int deep = depth * (part + 1) / parts - k;
     T* right = workspace<T>(std::size_t(deep) * panels * panel);
-    for (int j = 0; j < n; j += lanes)
+    const int straight = b.by_column == 1 ? n / panel * panel : 0;  // columns that are read where they lie
+    for (int j = straight; j < n; j += lanes)
       pack<T>(b.from(k, j), deep, std::min(lanes, n - j), right + std::size_t(j / panel * panel) * deep + j % panel,
               panel);
     for (int block = 0, i = 0; block < blocks; ++block) {
@@ -180,8 +182,8 @@ void product(int m, int n, int depth, Matrix<const T> a, Matrix<const T> b, T* t
       if (block + 1 < blocks) fetch(a.from(end, k), m * (block + 2) / blocks - end, deep);
       const auto run = tile_of<T>(rows, panel / lanes, along);
       for (int j = 0; j < n; j += panel)
-        run(deep, &a(i, k), along ? a.by_row : a.by_column, right + std::size_t(j) * deep, to + i * step + j, step,
-            std::min(panel, n - j), add || part > 0);
+        run(deep, &a(i, k), along ? a.by_row : a.by_column, j < straight ? &b(k, j) : right + std::size_t(j) * deep,
+            j < straight ? b.by_row : panel, to + i * step + j, step, std::min(panel, n - j), add || part > 0);
       if (part + 1 == parts) after(i, end);
       i = end;
     }
