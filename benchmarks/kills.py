@@ -127,6 +127,17 @@ class Scene:
             self.listen(0.7 if number == seed else 0.0)
         self.until(lambda: np.abs(self.truth[2]).max() > 0.2, "motion")
 
+    def goes_on(self, timeout: float = 10.0) -> bool:
+        """Whether the policy goes on to where it was told to go before, from where the new arm stands, or says why not:
+        something else than that it hears nothing. It may be a few seconds until the middleware has found the arm."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            self.listen(0.1)
+            fault = self.status.fault
+            if self.status.mode == PolicyStatus.ACTIVE or (fault and "ms old" not in fault):
+                return True
+        return False
+
     def set_dropout(self, share: float) -> None:
         """Share of joint states that the arm does not send."""
         client = AsyncParameterClient(self.node, "sim_node")
@@ -167,9 +178,7 @@ def run(row: str, seed: int) -> dict[str, float]:
                 scene.start_sim()
                 scene.truth = None
                 scene.until(lambda: scene.truth is not None, "the arm's return")
-                scene.listen(1.0)
-                # Where it was told to go before: it goes on, from where the new arm stands, or says why not.
-                told *= float(scene.status.mode == PolicyStatus.ACTIVE or bool(scene.status.fault))
+                told *= float(scene.goes_on())
                 return {"speed_before": float(np.abs(speed).max()), "told": told}
             _, after, still = scene.truth
             figures = {
