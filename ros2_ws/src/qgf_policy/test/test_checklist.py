@@ -154,7 +154,8 @@ def test_a_commander_that_is_heard_of_late_is_told_all_the_same(domain, arm, fli
     finally:
         ended.set()
         commander.join()
-    assert found.level == "fail" and "teleop" in found.found
+    # On a busy machine its topic may be known by then and its name not yet: that it is there must be told.
+    assert found.level == "fail" and ("teleop" in found.found or "a node whose name is not known" in found.found)
 
 
 def test_a_bad_bundle_is_a_line_and_code_1_and_a_bad_option_code_2(tmp_path):
